@@ -1,0 +1,25 @@
+"""V1-Base, second stage: up to 4,096 triangles, 512x512, from the weights of the first.
+
+python train.py --config configs/base_512.py --workdir workdirs/base_512
+
+Time as published: about 3 days on 8 A100; published figures: see base_256.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    config = common.get_config("v1_base")
+    config.init_from = "workdirs/base_256"
+    config.total_steps = 100_000
+    config.batch_size = 64
+    config.remat = True
+    config.learning_rate = 5e-5
+    config.warmup_steps = 8000
+    config.cosine_steps = 92_000
+    config.data.path = "data/rooms_512"
+    config.data.resolution = 512
+    config.data.max_triangles = 4096
+    return config

@@ -1,0 +1,11 @@
+"""All keys of a training run with their defaults (described in rf_jax/training_config.py)."""
+
+from ml_collections import ConfigDict
+
+from rf_jax.models import VARIANTS
+from rf_jax.training_config import default_config
+
+
+def get_config(variant: str = "v1_base") -> ConfigDict:
+    """The published base recipe at 256x256 for a network of `rf_jax.models.VARIANTS`."""
+    return default_config(VARIANTS[variant])

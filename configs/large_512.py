@@ -1,0 +1,25 @@
+"""V1.1-Large, second stage: up to 4,096 triangles, 512x512, from the weights of the first.
+
+python train.py --config configs/large_512.py --workdir workdirs/large_512
+
+Batch and schedule as in the published recipe for 8 GPUs; its time and figures are not published.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    config = common.get_config("v1.1_large_swin")
+    config.init_from = "workdirs/large_256"
+    config.total_steps = 50_000
+    config.batch_size = 48
+    config.remat = True
+    config.learning_rate = 5e-5
+    config.warmup_steps = 4000
+    config.cosine_steps = 46_000
+    config.data.path = "data/rooms_512"
+    config.data.resolution = 512
+    config.data.max_triangles = 4096
+    return config

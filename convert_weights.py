@@ -1,0 +1,49 @@
+"""Converts RenderFormer weights between PyTorch files and rf_jax checkpoints.
+
+Examples:
+
+    python convert_weights.py microsoft/renderformer-v1-base checkpoints/v1_base
+    python convert_weights.py fork.pt checkpoints/fork --model_config config.json
+    python convert_weights.py --to_torch checkpoints/v1_base exported/
+"""
+
+import argparse
+from pathlib import Path
+
+from rf_jax.checkpoint import save_checkpoint
+from rf_jax.errors import run_command_line
+from rf_jax.pretrained import load_pretrained, num_parameters, save_hugging_face_folder
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source",
+        help="a Hugging Face folder (config.json + model.safetensors), a hub id "
+        "(microsoft/renderformer-v1-base, microsoft/renderformer-v1.1-swin-large), a Performer "
+        "fork's .pt file, or an rf_jax checkpoint",
+    )
+    parser.add_argument("destination", type=Path, help="folder to write")
+    parser.add_argument(
+        "--model_config", type=Path, help="config.json of a .pt file, which holds none"
+    )
+    parser.add_argument(
+        "--to_torch",
+        action="store_true",
+        help="write a Hugging Face folder for PyTorch instead of an rf_jax checkpoint",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    variables, config = load_pretrained(args.source, args.model_config)
+    save = save_hugging_face_folder if args.to_torch else save_checkpoint
+    save(args.destination, variables, config)
+    print(f"{args.destination}: {num_parameters(variables):,} parameters from {args.source}")
+
+
+if __name__ == "__main__":
+    run_command_line(main, "close other programs: weights need three times their size")

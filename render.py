@@ -1,0 +1,94 @@
+"""Renders scenes with a RenderFormer network.
+
+Examples:
+
+    python render.py                                  # the bundled Cornell box
+    python render.py scene.json --checkpoint microsoft/renderformer-v1-base --precision fp16
+    python render.py frames/ --save_video             # a folder of .h5 files, an animation
+"""
+
+import argparse
+from pathlib import Path
+
+from rf_jax.attention import ATTENTION_NAMES
+from rf_jax.errors import run_command_line
+from rf_jax.render_files import RenderOptions, find_jobs, render_jobs
+from rf_jax.rendering import BUNDLED_WEIGHTS, PRECISIONS, Renderer
+from rf_jax.scene import bundled_scene_names
+from rf_jax.tone_map import TONE_MAPPERS
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    bundled = ", ".join(bundled_scene_names())
+    add(
+        "scenes",
+        nargs="*",
+        default=["cornell_box"],
+        metavar="SCENE",
+        help=f"a .json or .h5 scene, a folder of .h5 files, or a bundled scene ({bundled}); "
+        "default: cornell_box",
+    )
+    add(
+        "--checkpoint",
+        default=str(BUNDLED_WEIGHTS),
+        help="an rf_jax checkpoint, a training directory, a Hugging Face folder or hub id; "
+        "default: the bundled weights",
+    )
+    add("--output_dir", type=Path, default=Path("output"), help="default: ./output")
+    add("--resolution", type=int, default=256, help="image side in pixels (default: 256)")
+    add("--views", help='which cameras, such as "0,2-4" (default: all)')
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of matrix products; fp16 and bf16 are fast on GPUs (default: fp32)",
+    )
+    add(
+        "--attention",
+        help=f"{', '.join(ATTENTION_NAMES)}, or STAGE1,STAGE2 (default: the checkpoint's own; "
+        "of the published ones auto, the fastest exact attention of the device)",
+    )
+    add("--batch_size", type=int, default=1, help="views rendered at once (default: 1)")
+    add(
+        "--tone_mapper",
+        choices=TONE_MAPPERS,
+        default="none",
+        help="of the PNG and the video; none clips linear values, as published (default: none)",
+    )
+    add("--save_h5", action="store_true", help="also write each scene as .h5")
+    add("--save_video", action="store_true", help="also write the views as .mp4")
+    add("--fps", type=float, default=24.0, help="frames a second of the video (default: 24)")
+    args = parser.parse_args()
+    if args.batch_size < 1:
+        parser.error(f"--batch_size: expected at least 1, found {args.batch_size}")
+    if not args.fps > 0:
+        parser.error(f"--fps: expected a positive number, found {args.fps}")
+    return args
+
+
+def main() -> None:
+    args = vars(parse_args())
+    jobs = find_jobs(args.pop("scenes"))
+    checkpoint, attention = args.pop("checkpoint"), args.pop("attention")
+    renderer = Renderer.from_pretrained(checkpoint, args.pop("precision"), attention)
+    options = RenderOptions(**args)
+    summary = render_jobs(renderer, jobs, options)
+    print(f"{summary} -> {options.output_dir}/")
+    if "performer" in (attention or "") and not renderer.trained_with_performer:
+        print(
+            "note: these weights were trained with exact attention. The Performer answers close to "
+            "the mean of all values with them (docs/attention.md), so light transport is lost"
+        )
+    if checkpoint == str(BUNDLED_WEIGHTS):
+        print(
+            "note: the bundled weights are random, so this picture is only a smoke test; "
+            "give trained ones with --checkpoint"
+        )
+
+
+if __name__ == "__main__":
+    run_command_line(main)

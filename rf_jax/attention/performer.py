@@ -1,0 +1,265 @@
+"""Linear attention by positive random features: FAVOR+ (Choromanski et al. 2021, arXiv 2009.14794).
+
+With x = q / hd^(1/4) and y = k / hd^(1/4), exp(x . y) is the mean over Gaussian w of
+exp(w . x - |x|^2 / 2) exp(w . y - |y|^2 / 2). r draws of w make r features of a token, and
+
+    out = phi(q) (sum_k phi(k) v^T) / (phi(q) sum_k phi(k)),
+
+in time and memory linear in the number of tokens. Padded keys enter no sum and no maximum.
+
+The relative variance of one feature is exp(|x + y|^2) - 1, so norms decide everything; the options
+shrink them or the variance (docs/attention.md measures each).
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from rf_jax.attention.blocks import join_blocks, split_blocks
+from rf_jax.precision import float32_product
+
+CHUNK = 512
+"""Tokens whose features exist at a time."""
+
+EPSILON = 1e-4
+"""Added to every feature, which bounds the normaliser away from 0."""
+
+INITIAL_SQUARED_NORM = 1.5
+"""|x|^2 that the temperature starts from, for normed queries and keys of unit gain."""
+
+LARGEST_SQUARED_NORM = 4.0
+"""|x|^2 beyond which the temperature cannot go; features are useless far above 2."""
+
+_LOWEST = -1e30
+
+
+@dataclasses.dataclass(frozen=True)
+class PerformerOptions:
+    """How features are made.
+
+    Attributes:
+      num_features: r; None takes hd ln hd, as the published Performer.
+      hyperbolic: features in pairs of w and -w (r / 2 draws), for a smaller variance.
+      center_keys: subtract mean(q) + mean(k) from the keys. Softmax ignores any shift of all keys,
+        so this changes no exact attention, and it shrinks |x + y|.
+      temperature: a learned factor per head on queries and keys, bounded, which starts at
+        |x|^2 = INITIAL_SQUARED_NORM. It changes the attention: for networks trained with it.
+    """
+
+    num_features: int | None = None
+    hyperbolic: bool = False
+    center_keys: bool = False
+    temperature: bool = False
+
+    def num_draws(self, head_dim: int) -> int:
+        """Rows of the projection for heads of that width."""
+        features = self.num_features or int(head_dim * math.log(head_dim))
+        return -(-features // 2) if self.hyperbolic else features
+
+
+class PerformerAttention(nn.Module):
+    """`performer_attention` with its variables: the projection, and the temperature if any.
+
+    The projection is a constant: drawn with the parameters, stored, never trained.
+    """
+
+    options: PerformerOptions
+
+    @nn.compact
+    def __call__(self, query, key, value, key_lengths=None):
+        """See `rf_jax.attention` for the contract."""
+        num_heads, head_dim = query.shape[2:]
+        projection = self.variable(
+            "constants",
+            "projection",
+            lambda: orthogonal_projection(
+                self.make_rng("params"), self.options.num_draws(head_dim), head_dim
+            ),
+        )
+        if self.options.temperature:
+            logit = self.param("temperature", _initial_temperature, (num_heads,), jnp.float32)
+            factor = temperature(logit, head_dim)[:, None].astype(query.dtype)
+            query, key = query * factor, key * factor
+        return performer_attention(query, key, value, key_lengths, projection.value, self.options)
+
+
+def performer_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    key_lengths: jax.Array | None,
+    projection: jax.Array,
+    options: PerformerOptions = PerformerOptions(),
+) -> jax.Array:
+    """Approximates softmax attention; see `rf_jax.attention` for the contract.
+
+    Args:
+      query, key, value, key_lengths: as of every attention function.
+      projection: [draws, hd] of `orthogonal_projection`.
+      options: `hyperbolic` and `center_keys` matter here.
+
+    Returns:
+      [B, T, nh, hd] of query's type.
+    """
+    if key_lengths is None:
+        key_lengths = jnp.full((key.shape[0],), key.shape[1], jnp.int32)
+    if options.center_keys:
+        key = _centered(query, key, key_lengths)
+    blocks = (split_blocks(x, CHUNK) for x in (key, value))
+    summary = _summarize(*blocks, key_lengths, projection, options.hyperbolic)
+
+    # Without the checkpoint the gradient would store the features of all tokens.
+    @jax.checkpoint
+    def read(query):
+        return _read(query, summary, projection, options.hyperbolic)
+
+    return join_blocks(lax.map(read, split_blocks(query, CHUNK)), query.shape[1])
+
+
+def log_features(
+    x: jax.Array, projection: jax.Array, hyperbolic: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Logarithms of the features of queries or keys, in float32.
+
+    exp(log_features(q)) . exp(log_features(k)) / r estimates exp(q . k / sqrt(hd)) without bias
+    (lemma 1 of the paper).
+
+    Args:
+      x: [..., hd].
+      projection: [draws, hd].
+      hyperbolic: append the features of the negated projection.
+
+    Returns:
+      the logarithms [..., r], r = draws or 2 draws, and their largest term in w . x [..., 1], which
+      the published Performer subtracts before the exponential.
+    """
+    head_dim = x.shape[-1]
+    product = float32_product(x.dtype)
+    dots = jnp.einsum("...d,rd->...r", x, projection.astype(x.dtype), **product)
+    dots = dots * head_dim**-0.25
+    if hyperbolic:
+        dots = jnp.concatenate([dots, -dots], axis=-1)
+    squared_norm = jnp.sum(jnp.square(x.astype(dots.dtype)), axis=-1, keepdims=True)
+    largest = lax.stop_gradient(dots.max(-1, keepdims=True))
+    return dots - squared_norm * (head_dim**-0.5 / 2), largest
+
+
+def orthogonal_projection(rng: jax.Array, draws: int, head_dim: int) -> jax.Array:
+    """Gaussian directions [draws, hd], orthogonal within blocks of hd, each N(0, I) on its own."""
+    blocks = -(-draws // head_dim)
+    direction_rng, norm_rng = jax.random.split(rng)
+    gaussian = jax.random.normal(direction_rng, (blocks, head_dim, head_dim), jnp.float32)
+    orthogonal, upper = jnp.linalg.qr(gaussian)
+    # The signs that make QR unique, and so the directions uniform (Mezzadri, math-ph/0609050).
+    orthogonal *= jnp.sign(jnp.diagonal(upper, axis1=1, axis2=2))[:, None, :]
+    rows = orthogonal.swapaxes(1, 2).reshape(-1, head_dim)[:draws]
+    norms = jnp.linalg.norm(jax.random.normal(norm_rng, (draws, head_dim), jnp.float32), axis=1)
+    return rows * norms[:, None]
+
+
+def redraw_projections(constants: Any, rng: jax.Array) -> Any:
+    """New projections, of the same shapes, wherever the constants of a network hold some."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(constants)
+    rngs = jax.random.split(rng, len(leaves))
+
+    def redraw(path, leaf, leaf_rng):
+        if path[-1].key != "projection":
+            return leaf
+        *layers, draws, head_dim = leaf.shape
+        layer_rngs = jax.random.split(leaf_rng, math.prod(layers))
+        drawn = jax.vmap(lambda r: orthogonal_projection(r, draws, head_dim))(layer_rngs)
+        return drawn.reshape(leaf.shape).astype(leaf.dtype)
+
+    redrawn = [redraw(path, leaf, r) for (path, leaf), r in zip(leaves, rngs, strict=True)]
+    return jax.tree.unflatten(structure, redrawn)
+
+
+def temperature(logit: jax.Array, head_dim: int) -> jax.Array:
+    """The factor on queries and keys: 0 to where |x|^2 = LARGEST_SQUARED_NORM at unit gain."""
+    # A normed head has |q|^2 = hd, hence |x|^2 = sqrt(hd).
+    return jax.nn.sigmoid(logit) * math.sqrt(LARGEST_SQUARED_NORM / math.sqrt(head_dim))
+
+
+def _initial_temperature(_, shape, dtype):
+    share = math.sqrt(INITIAL_SQUARED_NORM / LARGEST_SQUARED_NORM)
+    return jnp.full(shape, math.log(share / (1 - share)), dtype)
+
+
+def _centered(query, key, key_lengths):
+    """Keys less the means of valid queries and keys.
+
+    Self attention pads queries as it pads keys; in cross attention all queries are valid.
+    """
+    query_lengths = key_lengths if query.shape[1] == key.shape[1] else query.shape[1]
+    center = _mean(query, query_lengths) + _mean(key, key_lengths)
+    return (key.astype(center.dtype) - center).astype(key.dtype)
+
+
+def _mean(x, lengths):
+    """Mean [B, 1, nh, hd] of the first `lengths` tokens, in float32."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    lengths = jnp.broadcast_to(jnp.asarray(lengths), x.shape[:1])[:, None]
+    valid = (jnp.arange(x.shape[1]) < lengths)[..., None, None]
+    total = jnp.sum(jnp.where(valid, x, 0), axis=1, keepdims=True)
+    return total / jnp.maximum(lengths, 1)[..., None, None]
+
+
+def _summarize(key_blocks, value_blocks, key_lengths, projection, hyperbolic):
+    """Means over valid keys of phi(k) v^T [B, nh, r, hd] and of phi(k) [B, nh, r].
+
+    One pass: sums are rescaled when the running maximum of the exponents grows.
+    """
+    _, batch, num_heads, size, head_dim = key_blocks.shape
+    product = float32_product(key_blocks.dtype)
+    dtype = product["preferred_element_type"]
+    features = projection.shape[0] * (2 if hyperbolic else 1)
+
+    @jax.checkpoint
+    def add(carry, start, key, value):
+        maximum, weighted, total, values = carry
+        valid = (start + jnp.arange(size) < key_lengths[:, None])[:, None, :, None]  # (B, 1, t, 1)
+        value = jnp.where(valid, value, 0)
+        logs, largest = log_features(key, projection, hyperbolic)
+        largest = jnp.where(valid, largest, _LOWEST).max(2, keepdims=True)
+        new_maximum = jnp.maximum(maximum, largest)
+        phi = jnp.exp(jnp.where(valid, logs - new_maximum, -jnp.inf))
+        shrink = jnp.exp(maximum - new_maximum)
+        added = jnp.einsum("bhtr,bhtd->bhrd", phi.astype(value.dtype), value, **product)
+        return (
+            new_maximum,
+            weighted * shrink + added,
+            total * shrink[..., 0] + phi.sum(2),
+            values + value.astype(dtype).sum(2),
+        )
+
+    def step(carry, block):
+        needed = block[0] < key_lengths.max()
+        return lax.cond(needed, add, lambda carry, *_: carry, carry, *block), None
+
+    carry = (
+        jnp.full((batch, num_heads, 1, 1), _LOWEST, dtype),
+        jnp.zeros((batch, num_heads, features, head_dim), dtype),
+        jnp.zeros((batch, num_heads, features), dtype),
+        jnp.zeros((batch, num_heads, head_dim), dtype),
+    )
+    starts = jnp.arange(len(key_blocks)) * size
+    (_, weighted, total, values), _ = lax.scan(step, carry, (starts, key_blocks, value_blocks))
+    count = jnp.maximum(key_lengths, 1)[:, None, None]
+    weighted = (weighted + EPSILON * values[:, :, None]) / count[..., None]
+    return weighted, (total + EPSILON * key_lengths[:, None, None]) / count
+
+
+def _read(query, summary, projection, hyperbolic):
+    """Queries [B, nh, t, hd] read the summary of the keys."""
+    weighted, total = summary
+    logs, largest = log_features(query, projection, hyperbolic)
+    phi = (jnp.exp(logs - largest) + EPSILON).astype(query.dtype)
+    product = float32_product(query.dtype)
+    out = jnp.einsum("bhtr,bhrd->bhtd", phi, weighted.astype(query.dtype), **product)
+    normaliser = jnp.einsum("bhtr,bhr->bht", phi, total.astype(query.dtype), **product)[..., None]
+    return (out / jnp.where(normaliser > 0, normaliser, 1)).astype(query.dtype)

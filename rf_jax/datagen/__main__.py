@@ -1,0 +1,88 @@
+"""Makes training data: random scenes with path-traced ground truth.
+
+python -m rf_jax.datagen --config configs/data_tiny.py --output_dir data/tiny
+python -m rf_jax.datagen --config configs/data_256.py --output_dir data/rooms --config.seed=1
+python -m rf_jax.datagen --config configs/data_tiny.py --dry_run      # the distribution only
+python -m rf_jax.datagen inspect data/tiny                            # check files, contact sheet
+
+A run that was stopped goes on where it was: give the same command again.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rf_jax.datagen.config import DataConfig, load_config
+from rf_jax.datagen.dataset import make_dataset
+from rf_jax.datagen.report import dry_run, inspect_dataset
+from rf_jax.datagen.scene_files import RunOptions
+from rf_jax.datagen.workers import cpu_count
+from rf_jax.errors import InputError, run_command_line
+
+
+def parse_args() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m rf_jax.datagen",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--config",
+        required=True,
+        help="configs/data_*.py; --config.KEY=VALUE changes a value, such as --config.num_scenes=9",
+    )
+    add("--output_dir", type=Path, help="where the files go")
+    add("--num_workers", type=int, help="processes (default: one a core; 2 on a GPU)")
+    add("--cycles_python", help="a Python with bpy, for --config.render.renderer=cycles")
+    add("--write_json", action="store_true", help="also write each scene as JSON and OBJ files")
+    add(
+        "--full_texture",
+        action="store_true",
+        help="store materials as published, [N, 13, 32, 32], 1,024 times as much",
+    )
+    add("--dry_run", action="store_true", help="make the scenes, print their distribution")
+    args, overrides = parser.parse_known_args()
+    for override in overrides:
+        if not override.startswith("--config."):
+            parser.error(f"unrecognized argument: {override}")
+    if args.output_dir is None and not args.dry_run:
+        parser.error("--output_dir is missing")
+    return args, overrides
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["inspect"]:
+        return _inspect(sys.argv[2:])
+    args, overrides = parse_args()
+    config = load_config(args.config, overrides)
+    if args.num_workers is not None and args.num_workers < 1:
+        raise InputError(f"--num_workers: expected at least 1, found {args.num_workers}")
+    if args.dry_run:
+        return print(dry_run(config, args.num_workers or cpu_count()))
+    options = RunOptions(
+        args.output_dir, args.num_workers, args.cycles_python, args.write_json, args.full_texture
+    )
+    entries = make_dataset(config, options)
+    print(_summary(config, entries, args.output_dir))
+    return None
+
+
+def _inspect(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m rf_jax.datagen inspect")
+    parser.add_argument("folder", type=Path, help="a dataset")
+    print(inspect_dataset(parser.parse_args(arguments).folder))
+
+
+def _summary(config: DataConfig, entries: list[dict], folder: Path) -> str:
+    views = sum(entry["views"] for entry in entries)
+    splits = [entry["split"] for entry in entries]
+    counts = ", ".join(f"{splits.count(name)} {name}" for name in ("train", "val", "test"))
+    return (
+        f"{len(entries)} scenes ({counts}), {views} images of {config.render.resolution}x"
+        f"{config.render.resolution} -> {folder}/"
+    )
+
+
+if __name__ == "__main__":
+    run_command_line(main)

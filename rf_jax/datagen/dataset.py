@@ -1,0 +1,159 @@
+"""Datasets: scenes that are missing are made, and an index says which there are."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from rf_jax.atomic import atomic_path
+from rf_jax.datagen.config import DataConfig
+from rf_jax.datagen.path_tracer import check_renderer
+from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions
+from rf_jax.datagen.shapes import find_mesh_files
+from rf_jax.datagen.workers import cpu_count, outcomes
+from rf_jax.errors import InputError
+from rf_jax.scene import load_attributes
+
+MAX_GIVEN_UP = 10
+"""Scenes that may fail altogether while none succeeds, before the run stops."""
+
+
+def make_dataset(config: DataConfig, options: RunOptions) -> list[dict[str, Any]]:
+    """Makes the scenes that are not there yet; returns the index.
+
+    Raises:
+      InputError: the folder holds another dataset or cannot be written, a program is missing, or
+        some scenes failed in every attempt.
+    """
+    folder = options.output_dir
+    find_mesh_files(config.sampler.mesh_files)
+    with _locked(folder):
+        _check_same_config(config, folder)
+        renderer = check_renderer(config.render, options.cycles_python)
+        default_workers = 2 if renderer == "cuda_ad_rgb" else cpu_count()
+        options = dataclasses.replace(options, num_workers=options.num_workers or default_workers)
+        _remove_temporaries(folder)
+        entries = finished_entries(folder)
+        missing = [index for index in range(config.num_scenes) if index not in entries]
+        write_index(folder, entries)
+        failed = _make_missing(config, options, renderer, missing, entries)
+        write_index(folder, entries)
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {config.num_scenes} scenes failed {ATTEMPTS} times (the first: "
+            f"{failed[0]}); {folder / 'failures.log'} has the reasons"
+        )
+    return [entries[index] for index in sorted(entries)]
+
+
+def finished_entries(folder: Path) -> dict[int, dict[str, Any]]:
+    """The index of the finished files, read from the files themselves: index -> entry.
+
+    Raises:
+      InputError: a file is not one of ours.
+    """
+    entries = {}
+    for path in sorted(folder.glob("scene_*.h5")):
+        entry = load_attributes(path).get("index_entry")
+        if entry is None:
+            raise InputError(f"{path}: expected a training file, found no index_entry; move it")
+        entry = json.loads(entry)
+        entries[entry["index"]] = entry
+    return entries
+
+
+def write_index(folder: Path, entries: dict[int, dict[str, Any]]) -> None:
+    """Writes `index.jsonl`, one scene a line, in order."""
+    with atomic_path(folder / "index.jsonl") as temporary:
+        lines = [json.dumps(entries[index]) + "\n" for index in sorted(entries)]
+        temporary.write_text("".join(lines))
+
+
+def _make_missing(
+    config: DataConfig,
+    options: RunOptions,
+    renderer: str,
+    missing: list[int],
+    entries: dict[int, dict[str, Any]],
+) -> list[int]:
+    """Makes scenes in worker processes, adds their entries; returns those that failed."""
+    failed, views = [], config.sampler.num_views
+    progress = tqdm(
+        total=config.num_scenes * views,
+        initial=len(entries) * views,
+        unit="image",
+        mininterval=1.0,
+        smoothing=0.05,
+    )
+    with (
+        progress,
+        (options.output_dir / "index.jsonl").open("a") as index_file,
+        (options.output_dir / "failures.log").open("a") as failure_file,
+    ):
+        for outcome in outcomes(config, options, renderer, missing):
+            for failure in outcome.failures:
+                failure_file.write(failure + "\n")
+                progress.write(f"replaced: {failure}", file=sys.stderr)
+            failure_file.flush()
+            progress.update(views)
+            if outcome.entry is None:
+                failed.append(outcome.index)
+                if len(failed) > MAX_GIVEN_UP and not entries:
+                    break
+                continue
+            entries[outcome.index] = outcome.entry
+            index_file.write(json.dumps(outcome.entry) + "\n")
+            index_file.flush()
+    return failed
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the folder, made if missing, for this process alone."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"{folder}: another run is writing here") from error
+            yield
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _check_same_config(config: DataConfig, folder: Path) -> None:
+    """Writes `config.json`, or checks that it is the same but for the number of scenes."""
+    path = folder / "config.json"
+    text = json.dumps(config.to_dict(), indent=2)
+    if path.exists():
+        differing = _differences(json.loads(path.read_text()), json.loads(text))
+        if differing := sorted(differing - {"num_scenes"}):
+            raise InputError(
+                f"{folder}: holds a dataset of another configuration ({', '.join(differing)} "
+                "differ); choose another --output_dir"
+            )
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def _differences(old: Any, new: Any, where: str = "") -> set[str]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return set() if old == new else {where}
+    names = old.keys() | new.keys()
+    return set().union(
+        *(_differences(old.get(n), new.get(n), f"{where}.{n}" if where else n) for n in names)
+    )
+
+
+def _remove_temporaries(folder: Path) -> None:
+    """Removes the half files of a run that was killed."""
+    for pattern in (".scene_*", ".index.*", ".config.*", "json/scene_*/.*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)

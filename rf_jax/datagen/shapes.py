@@ -1,0 +1,226 @@
+"""The meshes of random scenes: backgrounds, built-in shapes, and files simplified to a budget."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import fast_simplification
+import numpy as np
+import trimesh
+
+from rf_jax.datagen.config import MIN_OBJECT_FACES
+from rf_jax.datagen.sampler import Shape
+from rf_jax.errors import InputError
+from rf_jax.scene import mesh as meshes
+from rf_jax.scene import primitives
+from rf_jax.scene.primitives import Mesh
+
+FILE_SUFFIXES = (".obj", ".glb", ".ply")
+LARGEST_FILE = 256 * 2**20
+LIGHT_EDGE = 0.0707
+MIN_KNOT_FACES = 300
+
+
+def background_mesh(piece: str, cells: int) -> Mesh:
+    """The 2x2 grid of a background piece, 1 away from the origin and facing it."""
+    vertices, faces = primitives.plane_grid(cells)
+    turns = {"plane": (0, 0, 0), "wall0": (90, 0, 0), "wall1": (0, -90, 0), "wall2": (0, 90, 0)}
+    vertices = (2 * vertices - [0, 0, 1]) @ meshes.rotation_xyz(np.array(turns[piece])).T
+    return np.round(vertices, 12) + 0.0, faces
+
+
+def find_mesh_files(source: str | None) -> tuple[Path, ...]:
+    """The mesh files of a folder (and its folders), or of a list with one path a line.
+
+    Raises:
+      InputError: no such folder or list, or no mesh in it.
+    """
+    if source is None:
+        return ()
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in FILE_SUFFIXES)
+    elif path.is_file():
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: expected a folder or a list of paths as text") from error
+        files = [path.parent / line.strip() for line in lines if line.strip()]
+    else:
+        raise InputError(f"{path}: no such folder or list of mesh files")
+    if not files:
+        raise InputError(f"{path}: expected {', '.join(FILE_SUFFIXES)} files, found none")
+    return tuple(files)
+
+
+def make_mesh(shape: Shape, files: tuple[Path, ...]) -> Mesh:
+    """The mesh of an object, of at most `shape.max_faces` faces.
+
+    Args:
+      files: drawn from for all but the special shapes, if there are any.
+
+    Raises:
+      InputError: the drawn file is unusable.
+    """
+    rng = np.random.default_rng(shape.seed)
+    if shape.kind in SPECIAL:
+        return _special_mesh(SPECIAL[shape.kind], shape.max_faces, rng)
+    if files:
+        return load_simplified(files[rng.integers(len(files))], shape.max_faces)
+    fewest = max(MIN_OBJECT_FACES, shape.max_faces / 4)
+    num_faces = int(np.exp(rng.uniform(np.log(fewest), np.log(shape.max_faces))))
+    names = [name for name in FAMILIES if name != "knot" or num_faces >= MIN_KNOT_FACES]
+    vertices, faces = FAMILIES[names[rng.integers(len(names))]](rng, num_faces)
+    if shape.kind == "thin":
+        vertices = vertices * _thinning(rng)
+    return vertices, faces
+
+
+def load_simplified(path: Path, max_faces: int) -> Mesh:
+    """A mesh file, its duplicate vertices merged, simplified to at most `max_faces` faces.
+
+    Raises:
+      InputError: the file is missing, broken, empty, larger than 256 MiB, or cannot be simplified.
+    """
+    if path.is_file() and path.stat().st_size > LARGEST_FILE:
+        raise InputError(f"{path}: expected at most {LARGEST_FILE >> 20} MiB, simplify it first")
+    mesh = meshes.normalize_to_unit_sphere(meshes.load_mesh(path))
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    mesh.update_faces(mesh.nondegenerate_faces())
+    vertices, faces = simplified((mesh.vertices, mesh.faces), max_faces)
+    if not 0 < len(faces) <= max_faces:
+        raise InputError(
+            f"{path}: cannot be simplified to {max_faces} faces, {len(faces)} are left"
+        )
+    return vertices, faces
+
+
+def simplified(mesh: Mesh, max_faces: int) -> Mesh:
+    """Quadric edge collapses down to about `max_faces`; a mesh that fits stays as it is."""
+    vertices, faces = mesh
+    if len(faces) <= max_faces:
+        return np.asarray(vertices), np.asarray(faces)
+    return fast_simplification.simplify(
+        np.asarray(vertices, np.float32), np.asarray(faces, np.int32), target_count=max_faces
+    )
+
+
+def _special_mesh(names: tuple[str, ...], max_faces: int, rng: np.random.Generator) -> Mesh:
+    fitting = [mesh for name in names if len((mesh := SPECIAL_MESHES[name]())[1]) <= max_faces]
+    return fitting[rng.integers(len(fitting))]
+
+
+SPECIAL_MESHES: dict[str, Callable[[], Mesh]] = {
+    "cube": lambda: primitives.box(1),
+    "cube588": lambda: primitives.box(7),
+    "cylinder": lambda: primitives.revolution(np.full(2, 0.25), 24),
+    "ico_sub1": lambda: primitives.icosphere(1),
+    "ico_sub2": lambda: primitives.icosphere(2),
+    "plane": lambda: primitives.plane_grid(1),
+    "plane512": lambda: primitives.plane_grid(16),
+}
+SPECIAL = {
+    "special": tuple(SPECIAL_MESHES),
+    "special_multi": ("cube", "ico_sub1", "ico_sub2", "plane"),
+}
+
+
+def _box(rng: np.random.Generator, num_faces: int) -> Mesh:
+    corners = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * rng.uniform(0.15, 0.5, 2)
+    return _extruded(corners, num_faces, twist=0.0, taper=1.0)
+
+
+def _extrusion(rng: np.random.Generator, num_faces: int) -> Mesh:
+    """A prism, pyramid stump, star or gear, often twisted."""
+    count = int(rng.integers(3, max(4, min(12, num_faces // 8) + 1)))
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    radius = np.where(np.arange(count) % 2 == 0, 0.5, rng.uniform(0.2, 0.5))
+    radius = radius if count % 2 == 0 and count > 5 else np.full(count, 0.4)
+    outline = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    twist = rng.choice([0.0, rng.uniform(-120, 120)])
+    return _extruded(outline * rng.uniform(0.5, 1), num_faces, twist, rng.uniform(0.15, 1))
+
+
+def _extruded(corners: np.ndarray, num_faces: int, twist: float, taper: float) -> Mesh:
+    """An extrusion whose edges are cut so that its faces come near the number wanted."""
+    rings = max(2, int(np.sqrt(num_faces / 8)))
+    cuts = max(1, num_faces // (2 * rings * len(corners)))
+    rings = max(2, num_faces // (2 * cuts * len(corners)))
+    part = np.arange(cuts)[:, None] / cuts
+    outline = corners[:, None] * (1 - part) + np.roll(corners, -1, axis=0)[:, None] * part
+    return primitives.extrusion(outline.reshape(-1, 2), rings - 1, twist, taper)
+
+
+def _superquadric(rng: np.random.Generator, num_faces: int) -> Mesh:
+    columns = max(3, int(np.sqrt(num_faces)))
+    exponents = tuple(rng.uniform(0.3, 1.7, 2))
+    vertices, faces = primitives.superquadric(exponents, num_faces // (2 * columns) + 1, columns)
+    return vertices * rng.uniform(0.4, 1, 3), faces
+
+
+def _torus(rng: np.random.Generator, num_faces: int) -> Mesh:
+    sides = max(3, int(np.sqrt(num_faces / 6)))
+    steps = num_faces // (2 * sides)
+    return primitives.torus(rng.uniform(0.06, 0.22), steps, sides, rng.uniform(0.4, 1.5))
+
+
+def _knot(rng: np.random.Generator, num_faces: int) -> Mesh:
+    p, q = ((2, 3), (3, 2), (2, 5), (3, 4), (1, 4))[rng.integers(5)]
+    sides = max(3, int(np.sqrt(num_faces / 24)))
+    return primitives.torus_knot(p, q, rng.uniform(0.03, 0.07), num_faces // (2 * sides), sides)
+
+
+def _revolution(rng: np.random.Generator, num_faces: int) -> Mesh:
+    """A vase, bottle, bowl or bead: rings along a smooth random profile."""
+    columns = max(3, int(np.sqrt(num_faces)))
+    height = np.linspace(0, np.pi, max(2, num_faces // (2 * columns)))
+    waves = rng.normal(size=3) / (1 + np.arange(3))
+    profile = sum(wave * np.cos(k * height) for k, wave in enumerate(waves, start=1))
+    return primitives.revolution(0.25 * np.exp(0.6 * profile), columns)
+
+
+def _metaballs(rng: np.random.Generator, num_faces: int) -> Mesh:
+    count = int(rng.integers(2, 7))
+    centres = rng.normal(size=(count, 3)) * 0.35
+    radii = rng.uniform(0.12, 0.3, count)
+    cells = int(np.clip(np.sqrt(num_faces) * 0.9, 8, 40))
+    return _closed_within(lambda n: primitives.metaballs(centres, radii, n), cells, num_faces)
+
+
+def _displaced_sphere(rng: np.random.Generator, num_faces: int) -> Mesh:
+    waves, phases = rng.normal(size=(5, 3)) * 2.5, rng.uniform(0, 2 * np.pi, 5)
+    amplitude = rng.uniform(0.2, 0.6)
+    size = int(np.ceil(np.log(num_faces / 20) / np.log(4)))
+    return _closed_within(
+        lambda n: primitives.displaced_sphere(waves, phases, amplitude, n), size, num_faces
+    )
+
+
+def _closed_within(make: Callable[[int], Mesh], size: int, num_faces: int) -> Mesh:
+    """Simplifies `make(size)`; where that opens holes, a coarser mesh that fits by itself."""
+    mesh = simplified(make(size), num_faces)
+    if len(mesh[1]) <= num_faces and trimesh.Trimesh(*mesh, process=False).is_watertight:
+        return mesh
+    while len((mesh := make(size))[1]) > num_faces:
+        size -= 1
+    return mesh
+
+
+def _thinning(rng: np.random.Generator) -> np.ndarray:
+    """[3] scale that makes a plate (one thin axis) or a rod (two)."""
+    scale = np.ones(3)
+    axes = rng.permutation(3)[: rng.integers(1, 3)]
+    scale[axes] = rng.uniform(0.03, 0.15)
+    return scale
+
+
+FAMILIES: dict[str, Callable[[np.random.Generator, int], Mesh]] = {
+    "box": _box,
+    "extrusion": _extrusion,
+    "superquadric": _superquadric,
+    "torus": _torus,
+    "knot": _knot,
+    "revolution": _revolution,
+    "metaballs": _metaballs,
+    "displaced_sphere": _displaced_sphere,
+}
+"""Closed shapes of at most the given number of faces (32 or more; knots 300)."""

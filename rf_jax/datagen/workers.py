@@ -1,0 +1,105 @@
+"""Worker processes that make scenes, and survive each other."""
+
+import concurrent.futures
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+
+from rf_jax.datagen.config import DataConfig
+from rf_jax.datagen.path_tracer import PathTracer, make_path_tracer
+from rf_jax.datagen.scene_files import ATTEMPTS, Outcome, RunOptions, make_scene
+
+_log = logging.getLogger(__name__)
+
+
+def outcomes(
+    config: DataConfig, options: RunOptions, renderer: str, missing: list[int]
+) -> Iterator[Outcome]:
+    """Outcomes as they come. A scene that kills its worker is replaced by its next attempt."""
+    waiting = [(index, 0) for index in reversed(missing)]
+    suspects: list[tuple[int, int]] = []  # were running when a worker died; run one at a time
+    while waiting or suspects:
+        running: dict[concurrent.futures.Future, tuple[int, int]] = {}
+        pool = _pool(config, options, renderer)
+        try:
+            while waiting or suspects or running:
+                _submit(pool, running, suspects or waiting, 1 if suspects else options.num_workers)
+                done, _ = concurrent.futures.wait(
+                    running, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                for future in done:
+                    outcome = future.result()
+                    del running[future]
+                    yield outcome
+        except BrokenProcessPool:
+            suspects += running.values()
+            if len(running) == 1:
+                index, attempt = suspects.pop()
+                if attempt + 1 == ATTEMPTS:
+                    yield Outcome(index, None, (_died(config, index, attempt),))
+                else:
+                    _log.warning("replaced: %s", _died(config, index, attempt))
+                    suspects.append((index, attempt + 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _submit(
+    pool: concurrent.futures.ProcessPoolExecutor,
+    running: dict[concurrent.futures.Future, tuple[int, int]],
+    tasks: list[tuple[int, int]],
+    num_workers: int,
+) -> None:
+    """Keeps one task more than there are workers in flight, so that none waits; one alone."""
+    most = num_workers + (num_workers > 1)
+    while tasks and len(running) < most:
+        task = tasks.pop()
+        running[pool.submit(work, *task)] = task
+
+
+def _died(config: DataConfig, index: int, attempt: int) -> str:
+    return f"seed {config.seed} scene {index} attempt {attempt}: its worker process died"
+
+
+def _pool(
+    config: DataConfig, options: RunOptions, renderer: str
+) -> concurrent.futures.ProcessPoolExecutor:
+    threads = max(1, cpu_count() // options.num_workers)
+    return concurrent.futures.ProcessPoolExecutor(
+        options.num_workers,
+        # A fork would copy the state of libraries that have threads
+        multiprocessing.get_context("spawn"),
+        _start_worker,
+        (config, options, renderer, threads),
+    )
+
+
+def cpu_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+_worker: tuple[DataConfig, RunOptions, PathTracer]
+"""Of a worker process: what `_start_worker` made."""
+
+
+def _start_worker(config: DataConfig, options: RunOptions, renderer: str, threads: int) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    tracer = make_path_tracer(config.render, renderer, options.cycles_python, threads)
+    _worker = config, options, tracer
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work forever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def work(index: int, first_attempt: int) -> Outcome:
+    return make_scene(*_worker, index, first_attempt)

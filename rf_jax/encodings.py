@@ -1,0 +1,62 @@
+"""Positional encodings, all in float32: NeRF's, and rotary embedding of triangle positions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def nerf_encoding(x: jax.Array, num_frequencies: int) -> jax.Array:
+    """[x, sin(x f), cos(x f)] with f = 2^linspace(0, F-1, F) (NeRF, eq. 4, without pi).
+
+    Args:
+      x: [..., n].
+      num_frequencies: F; 0 returns x.
+
+    Returns:
+      [..., n (1 + 2F)]; each block is ordered by component first, then by frequency.
+    """
+    if num_frequencies == 0:
+        return x
+    frequencies = np.exp2(np.linspace(0, num_frequencies - 1, num_frequencies))
+    phases = x[..., None] * jnp.asarray(frequencies, jnp.float32)  # (..., n, F)
+    phases = phases.reshape(*x.shape[:-1], -1)  # (..., n F)
+    return jnp.concatenate([x, jnp.sin(phases), jnp.sin(phases + jnp.pi / 2)], axis=-1)
+
+
+def rope_frequencies(rope_dim: int, double_max_frequency: bool) -> np.ndarray:
+    """Frequencies [m] of a fresh network, m = rope_dim / 2: 1 ... m-1 (2m-1), even in log2."""
+    m = rope_dim // 2
+    highest = 2 * m - 1 if double_max_frequency else m - 1
+    return np.exp2(np.linspace(0, np.log2(max(highest, 1)), m)).astype(np.float32)
+
+
+Rotation = tuple[jax.Array, jax.Array]
+"""Cosines and sines [B, S, 1, hd/2] of a rotary embedding."""
+
+
+def rope_rotation(positions: jax.Array, frequencies: jax.Array, head_dim: int) -> Rotation:
+    """Rotation of heads by triangle positions (RenderFormer, section 3.3).
+
+    Args:
+      positions: [B, S, 9] the three vertices (v0x, v0y, v0z, v1x, ...).
+      frequencies: [m], 9 m <= head_dim / 2.
+      head_dim: width of a head.
+
+    Returns:
+      cosines and sines in float32; the last components do not turn.
+    """
+    angles = positions[..., None].astype(jnp.float32) * frequencies  # (B, S, 9, m)
+    angles = angles.reshape(*positions.shape[:-1], 1, -1)
+    padding = head_dim // 2 - angles.shape[-1]
+    angles = jnp.pad(angles, ((0, 0), (0, 0), (0, 0), (0, padding)))
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
+    """Rotates the pairs (i, i + hd/2) of heads [B, S, nh, hd].
+
+    Computes in float32 at least and returns the type of x.
+    """
+    cos, sin = rotation
+    a, b = jnp.split(x.astype(jnp.promote_types(x.dtype, jnp.float32)), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

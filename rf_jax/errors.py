@@ -1,0 +1,48 @@
+"""The one error type for bad user input, and how command lines report it."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+
+class InputError(ValueError):
+    """Bad input from a user: a file, a field of it, an option.
+
+    The message is one line: where (file and field), what was expected, what was found, what to do.
+    """
+
+
+@contextlib.contextmanager
+def prefix_errors(where: str) -> Iterator[None]:
+    """Prepends `where` (a file name) to the message of any InputError raised inside."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def run_command_line(
+    main: Callable[[], None],
+    memory_advice: str = (
+        "lower --resolution or --batch_size, use --precision fp16, or render fewer triangles"
+    ),
+) -> None:
+    """Runs a script's `main`; bad input ends it with one line on stderr and exit status 2.
+
+    Running out of memory does too, with `memory_advice`.
+    """
+    try:
+        main()
+    except InputError as error:
+        sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+            raise
+        sys.exit(_fail(f"out of memory: {memory_advice}"))
+
+
+def _fail(message: str) -> int:
+    print("error:", " ".join(message.splitlines()), file=sys.stderr)
+    return 2

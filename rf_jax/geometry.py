@@ -1,0 +1,82 @@
+"""Cameras and rays. Cameras look along -z with +y up and +x right (OpenGL, Blender)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rf_jax.errors import InputError
+
+
+def look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Camera at `position` looking at `target`: camera_to_world [4, 4], float64.
+
+    Args:
+      position, target: [3] world-space points.
+      up: [3] direction that shall point up in the image; any length.
+
+    Raises:
+      InputError: position equals target, or up is zero or parallel to the viewing direction.
+    """
+    position, target, up = (np.asarray(v, np.float64) for v in (position, target, up))
+    backward = position - target
+    distance = np.linalg.norm(backward)
+    if not distance > 1e-12 * max(1.0, np.linalg.norm(position)):
+        raise InputError(f"camera position and look_at are the same point {position.tolist()}")
+    backward /= distance
+    right = np.cross(up, backward)
+    length = np.linalg.norm(right)
+    if not length > 1e-9 * np.linalg.norm(up):
+        raise InputError(
+            f"camera up {up.tolist()} is zero or parallel to the viewing direction "
+            f"{(-backward).tolist()}; choose another up"
+        )
+    right /= length
+    camera_to_world = np.eye(4)
+    camera_to_world[:3, :4] = np.stack([right, np.cross(backward, right), backward, position], 1)
+    return camera_to_world
+
+
+def world_to_camera_points(points: jax.Array, camera_to_world: jax.Array) -> jax.Array:
+    """Points [..., 3] seen from rigid cameras [..., 4, 4] (broadcast): R^T (x - t), in float32."""
+    rotation, origin = camera_to_world[..., :3, :3], camera_to_world[..., :3, 3]
+    return jnp.einsum(
+        "...ij,...i->...j", rotation, points - origin, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def generate_rays(rotation: jax.Array, fov_degrees: jax.Array, resolution: int) -> jax.Array:
+    """Unit ray directions through the pixel centres of square images.
+
+    Args:
+      rotation: [..., 3, 3] camera-to-world rotation (the identity: directions in camera space).
+      fov_degrees: [...] full field of view.
+      resolution: image side in pixels.
+
+    Returns:
+      [..., resolution, resolution, 3] float32; row 0 is the top of the image, column 0 its left.
+    """
+    focal = (resolution / 2) / jnp.tan(jnp.deg2rad(fov_degrees.astype(jnp.float32)) / 2)
+    offset = jnp.arange(resolution, dtype=jnp.float32) + 0.5 - resolution / 2
+    shape = (*fov_degrees.shape, resolution, resolution)
+    offset = offset / focal[..., None]  # (..., resolution)
+    x = jnp.broadcast_to(offset[..., None, :], shape)
+    y = jnp.broadcast_to(-offset[..., :, None], shape)
+    directions = jnp.stack([x, y, -jnp.ones(shape, jnp.float32)], axis=-1)
+    directions = jnp.einsum(
+        "...ij,...hwj->...hwi", rotation, directions, precision=jax.lax.Precision.HIGHEST
+    )
+    return directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
+
+
+def crop_images(images: jax.Array, origin: jax.Array, side: int) -> jax.Array:
+    """Square parts [..., side, side, C] of images [..., H, W, C].
+
+    Args:
+      origin: [..., 2] int32, the first row and column of each.
+    """
+    lead, channels = images.shape[:-3], images.shape[-1]
+    crop = jax.vmap(
+        lambda image, start: jax.lax.dynamic_slice(image, (*start, 0), (side, side, channels))
+    )
+    parts = crop(images.reshape(-1, *images.shape[-3:]), origin.reshape(-1, 2))
+    return parts.reshape(*lead, side, side, channels)

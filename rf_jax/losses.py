@@ -1,0 +1,56 @@
+"""The training loss, and the display values that the perceptual terms compare.
+
+p is the network's output, log10(1 + radiance) as predicted; t the same of the ground truth.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+LOG10_2 = 0.30102999566398120
+
+PerceptualFn = Callable[[jax.Array, jax.Array], jax.Array]
+"""Distances [n] of images [n, H, W, 3] in [0, 1]."""
+
+
+def log_radiance(radiance: jax.Array) -> jax.Array:
+    """log10(1 + radiance)."""
+    return jnp.log1p(radiance) / jnp.log(10.0)
+
+
+def linear_radiance(log_radiance: jax.Array) -> jax.Array:
+    """The inverse of `log_radiance`."""
+    return jnp.expm1(log_radiance * jnp.log(10.0))
+
+
+def display(log_radiance: jax.Array) -> jax.Array:
+    """clamp(log2(1 + radiance), 0, 1) of log10(1 + radiance): the proxy tone map of training."""
+    return jnp.clip(log_radiance / LOG10_2, 0.0, 1.0)
+
+
+def training_loss(
+    prediction: jax.Array,
+    radiance: jax.Array,
+    perceptual_fn: PerceptualFn | None,
+    lpips_weight: float,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """mean |p - t| + w LPIPS(clamp(p / log10 2), clamp(t / log10 2)); RenderFormer, section 4.
+
+    Args:
+      prediction: p [B, V, H, W, 3], float32.
+      radiance: ground truth [B, V, H, W, 3], linear, float32.
+      perceptual_fn: needed unless the weight is 0.
+      lpips_weight: w.
+
+    Returns:
+      the loss, and its terms by name.
+    """
+    target = log_radiance(radiance)
+    terms = {"l1": jnp.abs(prediction - target).mean()}
+    loss = terms["l1"]
+    if lpips_weight:
+        images = (display(x).reshape(-1, *x.shape[2:]) for x in (prediction, target))
+        terms["lpips"] = perceptual_fn(*images).mean()
+        loss = loss + lpips_weight * terms["lpips"]
+    return loss, terms

@@ -1,0 +1,121 @@
+"""DPT decoder: four taps of the view-dependent stage become an image (Ranftl et al. 2021).
+
+Images are [B, H, W, C]. Where a 1x1 convolution follows a bilinear resize the two are swapped:
+they commute (the weights of the resize sum to one), and the convolution sees fewer pixels.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rf_jax.models.layers import resize_align_corners
+from rf_jax.precision import matmul_precision
+
+HEAD_CHANNELS = 32
+
+
+def _uniform(fan_in: int):
+    """PyTorch's default for convolutions: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def conv(x, features, kernel_size, dtype, name, *, stride=1, use_bias=True, init=None):
+    """Convolves [B, H, W, C] with symmetric padding (k - 1) / 2."""
+    init = init or _uniform(x.shape[-1] * kernel_size**2)
+    return nn.Conv(
+        features,
+        (kernel_size, kernel_size),
+        strides=stride,
+        padding=(kernel_size - 1) // 2,
+        use_bias=use_bias,
+        dtype=dtype,
+        precision=matmul_precision(dtype),
+        kernel_init=init,
+        bias_init=init,
+        name=name,
+    )(x)
+
+
+class PatchUpsample(nn.Module):
+    """Transposed convolution with kernel = stride: a matrix product, then depth to space."""
+
+    factor: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        """[B, h, w, C] -> [B, h factor, w factor, C]."""
+        batch, h, w, channels = x.shape
+        k = self.factor
+        init = _uniform(channels * k * k)
+        kernel = self.param("kernel", init, (channels, k, k, channels), jnp.float32)
+        bias = self.param("bias", init, (channels,), jnp.float32)
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        x = jnp.einsum("bhwc,cijd->bhiwjd", x, kernel, precision=matmul_precision(self.dtype))
+        return x.reshape(batch, h * k, w * k, channels) + bias
+
+
+class ResidualConvUnit(nn.Module):
+    """x + conv(silu(conv(silu(x))))."""
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        out = conv(nn.silu(x), self.features, 3, self.dtype, "conv1")
+        return x + conv(nn.silu(out), self.features, 3, self.dtype, "conv2")
+
+
+class Fusion(nn.Module):
+    """Adds a finer level to the coarser path, refines, and resizes to the next side."""
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, path, level, side):
+        """path (None at the coarsest level) and level: [B, h, h, F] -> [B, side, side, F]."""
+        if path is None:
+            x = level
+        else:
+            x = path + ResidualConvUnit(self.features, self.dtype, name="level_unit")(level)
+        x = ResidualConvUnit(self.features, self.dtype, name="unit")(x)
+        x = conv(x, self.features, 1, self.dtype, "out")
+        return resize_align_corners(x, side)
+
+
+class DPTDecoder(nn.Module):
+    """Taps of the ray tokens -> image."""
+
+    features: int
+    tap_channels: tuple[int, ...]
+    out_channels: int
+    patch_size: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, taps):
+        """taps [4, B, h, h, D] -> [B, h patch_size, h patch_size, C]."""
+        side = taps.shape[2]
+        levels = [self._level(i, tap) for i, tap in enumerate(taps)]
+        path = None
+        for i, next_side in ((3, side), (2, 2 * side), (1, 4 * side), (0, 8 * side)):
+            path = Fusion(self.features, self.dtype, name=f"fusion{i}")(path, levels[i], next_side)
+        out = conv(path, self.features // 2, 3, self.dtype, "head1")
+        out = resize_align_corners(out, side * self.patch_size)
+        out = nn.silu(conv(out, HEAD_CHANNELS, 3, self.dtype, "head2"))
+        # Zero at first, so that a fresh network renders black.
+        zeros = nn.initializers.zeros
+        return conv(out, self.out_channels, 1, self.dtype, "head3", init=zeros)
+
+    def _level(self, i, tap):
+        """Tap i as features at 4, 2, 1 or 1/2 times the side of the patch grid."""
+        channels = self.tap_channels[i]
+        x = conv(tap, channels, 1, self.dtype, f"project{i}")
+        if i < 2:
+            x = PatchUpsample(4 if i == 0 else 2, self.dtype, name=f"resample{i}")(x)
+        elif i == 3:
+            x = conv(x, channels, 3, self.dtype, "resample3", stride=2)
+        return conv(x, self.features, 3, self.dtype, f"level{i}", use_bias=False)

@@ -1,0 +1,166 @@
+"""RenderFormer: both stages behind `encode_scene` (per scene) and `render_view` (per camera)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from rf_jax.attention import AttentionFn, get_attention_fn
+from rf_jax.geometry import crop_images, generate_rays, world_to_camera_points
+from rf_jax.models.config import RenderFormerConfig
+from rf_jax.models.view_dependent import ViewDependentStage
+from rf_jax.models.view_independent import ViewIndependentStage, token_positions
+
+
+@struct.dataclass
+class SceneTokens:
+    """The network's input for B scenes, made by `rf_jax.preprocess`.
+
+    Attributes:
+      triangles: [B, N, 3, 3] float32, real triangles first, then padding.
+      vertex_normals: [B, N, 3, 3] float32.
+      texture: [B, N, 13] or [B, N, 13, T, T]; emission as log10(1 + e) unless the network is LDR.
+      num_triangles: [B] int32, how many triangles are real.
+    """
+
+    triangles: jax.Array
+    vertex_normals: jax.Array
+    texture: jax.Array
+    num_triangles: jax.Array
+
+
+@struct.dataclass
+class SceneEncoding:
+    """What `encode_scene` keeps of B scenes for all their views.
+
+    Attributes:
+      tokens: [B, R + N, D] of the view-independent stage, float32.
+      keys, values: [L, B, R + N, nh, hd] of the view-dependent stage's cross attention, normed, not
+        rotated; None with NeRF positions, which enter before the projection and change by view.
+      triangles: [B, N, 3, 3] in world space.
+      num_triangles: [B] int32.
+    """
+
+    tokens: jax.Array
+    keys: jax.Array | None
+    values: jax.Array | None
+    triangles: jax.Array
+    num_triangles: jax.Array
+
+
+class RenderFormer(nn.Module):
+    """The whole network.
+
+    Attributes:
+      config: which network.
+      dtype: compute type of matrix products: float32 (highest precision), bfloat16 or float16.
+      view_independent_attention, view_dependent_attention: the attention functions of the stages;
+        None takes those that the configuration names.
+      remat: compute each layer again for the gradient instead of storing what is inside it.
+    """
+
+    config: RenderFormerConfig
+    dtype: jnp.dtype = jnp.float32
+    view_independent_attention: AttentionFn | None = None
+    view_dependent_attention: AttentionFn | None = None
+    remat: bool = False
+
+    def setup(self):
+        config = self.config
+        self.view_independent = ViewIndependentStage(
+            config,
+            self.dtype,
+            self.view_independent_attention
+            or get_attention_fn(config.view_independent_attention, config.performer),
+            self.remat,
+        )
+        self.view_dependent = ViewDependentStage(
+            config,
+            self.dtype,
+            self.view_dependent_attention
+            or get_attention_fn(config.view_dependent_attention, config.performer),
+            self.remat,
+        )
+
+    def encode_scene(self, scene: SceneTokens) -> SceneEncoding:
+        """Light transport between the triangles, and all of a view that no camera changes."""
+        positions = self._positions(scene.triangles, scene.num_triangles)
+        batch, padded = scene.triangles.shape[:2]
+        tokens = self.view_independent(
+            positions,
+            scene.vertex_normals.reshape(batch, padded, 9),
+            scene.texture,
+            scene.num_triangles,
+        )
+        keys = values = None
+        if self.config.pe_type == "rope":
+            keys, values = self.view_dependent.project_context(tokens)
+        return SceneEncoding(tokens, keys, values, scene.triangles, scene.num_triangles)
+
+    def render_view(
+        self,
+        encoding: SceneEncoding,
+        camera_to_world: jax.Array,
+        fov_degrees: jax.Array,
+        resolution: int,
+        crop: tuple[jax.Array, int] | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Images of encoded scenes.
+
+        Args:
+          encoding: of B scenes.
+          camera_to_world: [B, V, 4, 4].
+          fov_degrees: [B, V].
+          resolution: image side in pixels, a multiple of `config.resolution_multiple`.
+          crop: renders a square part: its first row and column [B, V, 2] int32, and its side, a
+            multiple of `config.resolution_multiple`.
+
+        Returns:
+          image [B, V, H, H, C] float32, log10(1 + radiance) unless LDR, H the resolution or the
+          crop's side; and the decoder's taps [taps, B V, P, D].
+        """
+        batch, views = fov_degrees.shape
+        rotation, origin = camera_to_world[..., :3, :3], camera_to_world[..., :3, 3]
+        triangles = jnp.broadcast_to(
+            encoding.triangles[:, None], (batch, views, *encoding.triangles.shape[1:])
+        )
+        if self.config.turn_to_cam_coord:
+            triangles = world_to_camera_points(triangles, camera_to_world[:, :, None, None])
+            rotation = jnp.broadcast_to(jnp.eye(3), rotation.shape)
+            origin = None
+        else:
+            origin = origin.reshape(-1, 3)
+        rays = generate_rays(rotation, fov_degrees, resolution)
+        if crop is not None:
+            rays = crop_images(rays, *crop)
+        num_triangles = jnp.repeat(encoding.num_triangles, views)
+        positions = self._positions(
+            triangles.reshape(-1, *triangles.shape[2:]), num_triangles
+        )  # (B V, S, 9)
+        keys, values = self._context(encoding, positions, views)
+        image, taps = self.view_dependent(
+            keys,
+            values,
+            positions,
+            rays.reshape(-1, *rays.shape[2:]),
+            origin,
+            num_triangles + self.config.num_register_tokens,
+        )
+        return image.reshape(batch, views, *image.shape[1:]), taps
+
+    def __call__(self, scene, camera_to_world, fov_degrees, resolution: int) -> jax.Array:
+        """Both stages: images [B, V, resolution, resolution, C] as of `render_view`."""
+        encoding = self.encode_scene(scene)
+        return self.render_view(encoding, camera_to_world, fov_degrees, resolution)[0]
+
+    def _positions(self, triangles, num_triangles):
+        return token_positions(triangles, num_triangles, self.config.num_register_tokens)
+
+    def _context(self, encoding, positions, views):
+        """Keys and values [L, B, S, nh, hd]; B V rows when they depend on the view."""
+        if encoding.keys is not None:
+            return encoding.keys, encoding.values
+        tokens = jnp.repeat(encoding.tokens, views, 0)
+        return self.view_dependent.project_context(
+            tokens + self.view_dependent.encode_positions(positions)
+        )

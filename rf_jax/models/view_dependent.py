@@ -1,0 +1,156 @@
+"""View-dependent stage: 8x8 ray patches read the triangle tokens (RenderFormer, section 3.3)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from rf_jax.attention import AttentionFn
+from rf_jax.encodings import nerf_encoding, rope_frequencies, rope_rotation
+from rf_jax.models.config import WINDOW_SIZE, RenderFormerConfig
+from rf_jax.models.dpt import DPTDecoder
+from rf_jax.models.layers import linear, norm
+from rf_jax.models.transformer import ContextProjection, DecoderLayer
+
+OUTPUT_ELU_ALPHA = 1e-3
+
+
+class ViewDependentStage(nn.Module):
+    """Tokens of the scene and the rays of a camera -> an image."""
+
+    config: RenderFormerConfig
+    dtype: jnp.dtype
+    attention_fn: AttentionFn
+    remat: bool = False  # the gradient computes each layer again instead of storing it
+
+    def setup(self):
+        config = self.config
+        width = config.view_transformer_latent_dim
+        self.context, self.layers = self._make_layers()
+        self.ray_encoder = linear(width, self.dtype, None, use_bias=True)
+        self.ray_encoder_norm = norm(config.norm_type, None, eps=None)
+        self.ray_token = self.param(
+            "ray_token", nn.initializers.normal(1.0), (1, 1, width), jnp.float32
+        )
+        if config.pe_type == "nerf":
+            self.position_encoder = linear(width, self.dtype, None, use_bias=True)
+            self.position_encoder_norm = norm(config.norm_type, None, eps=None)
+        else:
+            self.rope_frequencies = self.variable(
+                "constants",
+                "rope_frequencies",
+                rope_frequencies,
+                config.view_rope_dim,
+                config.rope_double_max_freq,
+            )
+        self.decoder = self._make_decoder()
+
+    def _make_layers(self):
+        config = self.config
+        fields = dict(
+            norm_type=config.norm_type,
+            qk_norm_type=config.norm_type if config.qk_norm else "none",
+            use_bias=config.bias,
+            num_heads=config.view_transformer_n_heads,
+            dtype=self.dtype,
+        )
+        scan = dict(
+            variable_axes={"params": 0, "constants": 0},
+            split_rngs={"params": True},
+            length=config.view_transformer_n_layers,
+        )
+        context = nn.scan(ContextProjection, **scan)(
+            width=config.view_transformer_latent_dim, **fields
+        )
+        layer = nn.remat(DecoderLayer, prevent_cse=False) if self.remat else DecoderLayer
+        layers = nn.scan(layer, in_axes=(0, *[nn.broadcast] * 3), **scan)(
+            hidden_dim=config.view_transformer_ffn_hidden_dim,
+            activation=config.activation,
+            include_self_attention=config.view_transformer_include_self_attn,
+            windowed=config.view_transformer_use_swin_attn,
+            attention_fn=self.attention_fn,
+            **fields,
+        )
+        return context, layers
+
+    def _make_decoder(self):
+        config = self.config
+        if not config.use_dpt_decoder:
+            pixels = config.patch_size**2 * config.image_channels
+            return linear(pixels, self.dtype, None, use_bias=True)
+        return DPTDecoder(
+            config.dpt_features,
+            config.dpt_out_channels,
+            config.image_channels,
+            config.patch_size,
+            self.dtype,
+        )
+
+    def project_context(self, tokens):
+        """Keys and values of every layer, [L, B, S, nh, hd], from tokens [B, S, D]."""
+        _, keys_values = self.context(tokens)
+        return keys_values
+
+    def encode_positions(self, positions):
+        """NeRF-encoded positions [B, ..., 9] -> [B, ..., D] (`pe_type` "nerf" only)."""
+        encoded = nerf_encoding(positions, self.config.vertex_pe_num_freqs)
+        return self.position_encoder_norm(self.position_encoder(encoded))
+
+    def __call__(self, keys, values, positions, ray_map, origin, key_lengths):
+        """Renders views.
+
+        Args:
+          keys, values: [L, B, S, nh, hd] of `project_context` (B V rows when they depend on the
+            view), the keys not rotated yet.
+          positions: [B V, S, 9] of the tokens, in the frame of the rays.
+          ray_map: [B V, H, H, 3] unit directions.
+          origin: [B V, 3] of the rays; None when it is 0, where its rotation is the identity.
+          key_lengths: [B V] valid tokens.
+
+        Returns:
+          image [B V, H, H, C] float32 after the last activation, and the decoder's taps
+          [taps, B V, P, D].
+        """
+        config = self.config
+        x = self._embed(ray_map)
+        query_rotation = key_rotation = None
+        if config.pe_type == "nerf":
+            origin = jnp.zeros((x.shape[0], 3)) if origin is None else origin
+            x = x + self.encode_positions(_ray_positions(origin))
+        else:
+            head_dim = config.view_transformer_latent_dim // config.view_transformer_n_heads
+            frequencies = self.rope_frequencies.value
+            key_rotation = rope_rotation(positions, frequencies, head_dim)
+            if origin is not None:
+                query_rotation = rope_rotation(_ray_positions(origin), frequencies, head_dim)
+        shifts = np.arange(config.view_transformer_n_layers) % 2 * (WINDOW_SIZE // 2)
+        layer_inputs = (keys, values, jnp.asarray(shifts))
+        _, stream = self.layers(x, layer_inputs, query_rotation, key_rotation, key_lengths)
+        taps = stream[np.asarray(config.taps)]
+        image = self._decode(taps)
+        image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
+        return nn.elu(image, OUTPUT_ELU_ALPHA), taps
+
+    def _embed(self, ray_map):
+        """Ray tokens [B V, P, D] of directions [B V, H, H, 3]."""
+        size = self.config.patch_size
+        side = ray_map.shape[1] // size
+        rays = nerf_encoding(ray_map, self.config.vdir_num_freqs)
+        rays = rays.reshape(-1, side, size, side, size, rays.shape[-1])
+        rays = rays.transpose(0, 1, 3, 5, 2, 4).reshape(rays.shape[0], side**2, -1)
+        return self.ray_token + self.ray_encoder_norm(self.ray_encoder(rays))
+
+    def _decode(self, taps):
+        """Taps [taps, B V, P, D] -> [B V, H, H, C] before the last activation."""
+        config = self.config
+        side = round(taps.shape[2] ** 0.5)
+        if config.use_dpt_decoder:
+            return self.decoder(taps.reshape(*taps.shape[:2], side, side, -1))
+        size, channels = config.patch_size, config.image_channels
+        pixels = self.decoder(taps[-1]).reshape(-1, side, side, channels, size, size)
+        image = pixels.transpose(0, 1, 4, 2, 5, 3)  # (B V, h, size, w, size, C)
+        return image.reshape(-1, side * size, side * size, channels)
+
+
+def _ray_positions(origin):
+    """[B V, 3] -> [B V, 1, 9]: a ray's origin stands in all three vertex slots."""
+    return jnp.tile(origin[:, None], (1, 1, 3))

@@ -1,0 +1,143 @@
+"""View-independent stage: triangle tokens exchange light (RenderFormer, section 3.2)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rf_jax.attention import AttentionFn
+from rf_jax.encodings import nerf_encoding, rope_frequencies, rope_rotation
+from rf_jax.models.config import RenderFormerConfig
+from rf_jax.models.layers import linear, norm, xavier_uniform
+from rf_jax.models.transformer import EncoderLayer
+from rf_jax.precision import matmul_precision
+from rf_jax.texture import NUM_CHANNELS, texel_mask
+
+
+class TextureEncoder(nn.Module):
+    """One linear layer over the texture patch of a triangle."""
+
+    features: int
+    patch_size: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, texture: jax.Array) -> jax.Array:
+        """texture [B, N, 13, T, T], or [B, N, 13] one value a triangle -> [B, N, D].
+
+        A patch of one value needs only the sum of the weights over the texels it covers: 13 inputs
+        instead of 13 T T.
+        """
+        shape = (NUM_CHANNELS * self.patch_size**2, self.features)
+        kernel = self.param("kernel", xavier_uniform, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        if texture.ndim == 3:
+            texels = kernel.reshape(NUM_CHANNELS, -1, self.features)
+            texels = texels.astype(jnp.promote_types(texels.dtype, jnp.float32))
+            kernel = texels[:, texel_mask(self.patch_size).reshape(-1)].sum(1)
+        texture = texture.reshape(*texture.shape[:2], -1)
+        product = jnp.dot(
+            texture.astype(self.dtype),
+            kernel.astype(self.dtype),
+            precision=matmul_precision(self.dtype),
+        )
+        return product + bias
+
+
+class ViewIndependentStage(nn.Module):
+    """Triangles, normals and materials -> tokens that know the scene's light transport."""
+
+    config: RenderFormerConfig
+    dtype: jnp.dtype
+    attention_fn: AttentionFn
+    remat: bool = False  # the gradient computes each layer again instead of storing it
+
+    @nn.compact
+    def __call__(self, positions, vertex_normals, texture, num_triangles):
+        """Encodes scenes.
+
+        Args:
+          positions: [B, R + N, 9] of register and triangle tokens (`token_positions`).
+          vertex_normals: [B, N, 9].
+          texture: [B, N, 13] or [B, N, 13, T, T], emission already log-encoded.
+          num_triangles: [B] int32; the triangles come first, padding last.
+
+        Returns:
+          [B, R + N, D] float32; tokens of padding hold values nobody reads.
+        """
+        config = self.config
+        x = self._embed(positions[:, config.num_register_tokens :], vertex_normals, texture)
+        rotation = None
+        if config.pe_type == "rope":
+            frequencies = self.variable(
+                "constants",
+                "rope_frequencies",
+                rope_frequencies,
+                config.rope_dim,
+                config.rope_double_max_freq,
+            )
+            head_dim = config.latent_dim // config.num_heads
+            rotation = rope_rotation(positions, frequencies.value, head_dim)
+        layers = nn.scan(
+            nn.remat(EncoderLayer, prevent_cse=False) if self.remat else EncoderLayer,
+            variable_axes={"params": 0, "constants": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=config.num_layers,
+        )(
+            num_heads=config.num_heads,
+            hidden_dim=config.dim_feedforward,
+            activation=config.activation,
+            norm_type=config.norm_type,
+            qk_norm_type=config.norm_type if config.view_indep_qk_norm else "none",
+            use_bias=config.bias,
+            dtype=self.dtype,
+            attention_fn=self.attention_fn,
+            name="layers",
+        )
+        x, _ = layers(x, rotation, num_triangles + config.num_register_tokens)
+        return x
+
+    def _embed(self, triangle_positions, vertex_normals, texture):
+        """The sequence [register tokens, triangle tokens] before the first layer."""
+        config, width = self.config, self.config.latent_dim
+        normal_init = nn.initializers.normal(1.0)
+        token = self.param("triangle_token", normal_init, (1, 1, width), jnp.float32)
+        registers = self.param(
+            "register_tokens", normal_init, (1, config.num_register_tokens, width), jnp.float32
+        )
+        encoder = TextureEncoder(
+            width, config.texture_encode_patch_size, self.dtype, name="texture_encoder"
+        )
+        x = token + norm(config.texture_encoder_norm_type, "texture_encoder_norm", None)(
+            encoder(texture)
+        )
+        norm_type = config.vn_encoder_norm_type
+        if config.use_vn_encoder:
+            encoded = nerf_encoding(vertex_normals, config.vn_pe_num_freqs)
+            encoded = linear(width, self.dtype, "vertex_normal_encoder", use_bias=True)(encoded)
+            x = x + norm(norm_type, "vertex_normal_encoder_norm", None)(encoded)
+        if config.pe_type == "nerf":
+            encoded = nerf_encoding(triangle_positions, config.vertex_pe_num_freqs)
+            encoded = linear(width, self.dtype, "position_encoder", use_bias=True)(encoded)
+            x = x + norm(norm_type, "position_encoder_norm", None)(encoded)
+        registers = jnp.broadcast_to(registers, (x.shape[0], *registers.shape[1:]))
+        return jnp.concatenate([registers, x], axis=1)
+
+
+def token_positions(triangles, num_triangles, num_register_tokens: int):
+    """Positions of all tokens: registers sit at the mean of the valid triangles.
+
+    Args:
+      triangles: [B, N, 3, 3], padding last.
+      num_triangles: [B].
+      num_register_tokens: R.
+
+    Returns:
+      [B, R + N, 9] float32.
+    """
+    batch, padded = triangles.shape[:2]
+    valid = jnp.arange(padded) < num_triangles[:, None]
+    weights = valid / (num_triangles[:, None] + 1e-5)
+    vertices = jnp.einsum("bn,bnvc->bvc", weights, triangles, precision=jax.lax.Precision.HIGHEST)
+    center = jnp.tile(vertices.mean(1)[:, None], (1, num_register_tokens, 3))  # (B, R, 9)
+    return jnp.concatenate([center, triangles.reshape(batch, padded, 9)], axis=1)

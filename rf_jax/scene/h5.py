@@ -1,0 +1,242 @@
+"""Scenes in the published HDF5 layout: the one reader and the one writer."""
+
+import contextlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from rf_jax import texture as tex
+from rf_jax.errors import InputError, prefix_errors
+from rf_jax.scene.triangles import drop_undefined_normals
+from rf_jax.scene.validate import to_float32, validate_scene, validate_shapes, validate_values
+from rf_jax.structs import Scene
+
+DATASETS = {
+    "triangles": "triangles",
+    "vertex_normals": "vn",
+    "texture": "texture",
+    "camera_to_world": "c2w",
+    "fov_degrees": "fov",
+}
+"""Field of `Scene` -> dataset."""
+
+_FLOAT16_MAX = 65504
+
+_NEAR, _FAR = 0.05, 5.0
+
+_CHUNK = 1024
+"""Triangles whose patches are in memory at a time: 27 MB of float16."""
+
+
+def load_h5(path: str | Path) -> Scene:
+    """Reads an unbatched scene as float32.
+
+    `texture` is [N, 13], also from [N, 13, T, T] patches that hold one value each; else the
+    patches. Datasets other than triangles, vn, texture, c2w and fov are ignored. Triangles whose
+    normals are not finite are dropped and logged.
+
+    Raises:
+      InputError: names the file, the dataset, what was expected and what was found.
+    """
+    with prefix_errors(str(path)):
+        try:
+            with h5py.File(path, "r") as file:
+                scene = _read(file, path)
+        except FileNotFoundError as error:
+            raise InputError("no such file") from error
+        except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged files
+            raise InputError(f"not a complete HDF5 file ({error})") from error
+        validate_values(scene, DATASETS)
+    return scene
+
+
+def load_images(path: str | Path, views: Sequence[int] | None = None) -> np.ndarray:
+    """Reads the ground truth of a training file.
+
+    Args:
+      path: a training file.
+      views: which, in any order; None: all.
+
+    Returns:
+      [V, H, W, 4] float16, linear, premultiplied.
+
+    Raises:
+      InputError: names the file, what was expected and what was found.
+    """
+    with prefix_errors(str(path)):
+        try:
+            with h5py.File(path, "r") as file:
+                dataset = _dataset(file, "img")
+                num_views = len(_dataset(file, "c2w"))
+                images = dataset[:] if views is None else np.stack([dataset[i] for i in views])
+        except (OSError, RuntimeError, KeyError, IndexError) as error:
+            raise InputError(f"not a complete HDF5 file ({error})") from error
+        _check_images(images, num_views if views is None else len(views))
+    return images
+
+
+def images_side(path: str | Path) -> int:
+    """The image side H of a training file in pixels, without reading the images.
+
+    Raises:
+      InputError: as `load_images`.
+    """
+    with prefix_errors(str(path)):
+        try:
+            with h5py.File(path, "r") as file:
+                shape = _dataset(file, "img").shape
+        except (OSError, RuntimeError, KeyError) as error:
+            raise InputError(f"not a complete HDF5 file ({error})") from error
+        if len(shape) != 4:
+            raise InputError(f"img: expected [V, H, H, 4], found {list(shape)}")
+    return shape[1]
+
+
+def load_attributes(path: str | Path) -> dict[str, Any]:
+    """Reads a file's attributes: for training files, how they were made.
+
+    Raises:
+      InputError: not an HDF5 file.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return dict(file.attrs)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise InputError(f"{path}: not a complete HDF5 file ({error})") from error
+
+
+def save_h5(
+    scene: Scene,
+    path: str | Path,
+    full_texture: bool = False,
+    images: np.ndarray | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the valid triangles and the cameras of one scene; never leaves half a file.
+
+    Args:
+      scene: unbatched.
+      full_texture: writes [N, 13, 32, 32] patches also where a triangle has one value, as other
+        programs expect; else [N, 13].
+      images: [V, H, W, 4] ground truth, which makes a training file: `img`, with `mvp`.
+      attributes: of the file.
+
+    Raises:
+      InputError: the scene is invalid or does not fit float16, or the file cannot be written.
+    """
+    path = Path(path)
+    validate_scene(scene)
+    if np.ndim(scene.triangles) != 3:
+        raise InputError("triangles: expected one scene [N, 3, 3], found a batch")
+    arrays = _arrays_to_write(scene)
+    if images is not None:
+        images = np.asarray(images).astype(np.float16)
+        _check_images(images, len(arrays["c2w"]))
+        arrays |= {"img": images, "mvp": projections(arrays["c2w"], arrays["fov"])}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    content = io.BytesIO()
+    try:
+        # In memory first: on a full disk HDF5 prints tracebacks of its own
+        with h5py.File(content, "w") as file:
+            file.attrs.update(attributes or {})
+            _write(file, arrays, full_texture)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content.getbuffer())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot write the file ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def projections(camera_to_world: np.ndarray, fov_degrees: np.ndarray) -> np.ndarray:
+    """[V, 4, 4] float32 world to clip space of the published files: near 0.05, far 5, y down."""
+    focal = 1 / np.tan(np.deg2rad(fov_degrees.astype(np.float64)) / 2)
+    clip = np.zeros((len(focal), 4, 4))
+    clip[:, 0, 0], clip[:, 1, 1] = focal, -focal
+    clip[:, 2, 2] = (_FAR + _NEAR) / (_NEAR - _FAR)
+    clip[:, 2, 3] = 2 * _FAR * _NEAR / (_NEAR - _FAR)
+    clip[:, 3, 2] = -1
+    return (clip @ np.linalg.inv(camera_to_world.astype(np.float64))).astype(np.float32)
+
+
+def _check_images(images: np.ndarray, num_views: int) -> None:
+    shape = images.shape
+    if len(shape) != 4 or shape[0] != num_views or shape[1] != shape[2] or shape[3] != 4:
+        raise InputError(f"img: expected shape [{num_views}, H, H, 4], found {list(shape)}")
+    bad = int((~np.isfinite(images)).sum())
+    if bad or images.dtype != np.float16:
+        raise InputError(f"img: expected finite float16, found {bad} others of {images.dtype}")
+
+
+def _read(file: h5py.File, path: str | Path) -> Scene:
+    datasets = {field: _dataset(file, name) for field, name in DATASETS.items()}
+    fov = datasets["fov_degrees"]
+    if len(fov.shape) == 2 and fov.shape[1] == 1:
+        datasets["fov_degrees"] = fov[:, 0]
+    if datasets["triangles"].ndim != 3:
+        found = list(datasets["triangles"].shape)
+        raise InputError(f"triangles: expected shape [N, 3, 3], found {found}")
+    validate_shapes(Scene(**datasets, valid_mask=None), DATASETS)
+    texture = _read_texture(datasets.pop("texture"))
+    arrays = {field: to_float32(dataset[:]) for field, dataset in datasets.items()}
+    triangles, normals, texture = drop_undefined_normals(
+        arrays.pop("triangles"), arrays.pop("vertex_normals"), texture, path
+    )
+    return Scene(
+        triangles=triangles, vertex_normals=normals, texture=texture, valid_mask=None, **arrays
+    )
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        found = ", ".join(map(str, file)) or "none"
+        raise InputError(f"{name}: missing or damaged dataset; the file has {found}")
+    return dataset
+
+
+def _read_texture(dataset: h5py.Dataset) -> np.ndarray:
+    """[N, 13] if the dataset holds one value per triangle, else [N, 13, T, T]."""
+    if dataset.ndim == 2:
+        return to_float32(dataset[:])
+    values = []
+    for start in range(0, len(dataset), _CHUNK):
+        value = tex.constant_value(dataset[start : start + _CHUNK])
+        if value is None:
+            return to_float32(dataset[:])
+        values.append(to_float32(value))
+    return np.concatenate(values)
+
+
+def _arrays_to_write(scene: Scene) -> dict[str, np.ndarray]:
+    """Dataset -> array in the dtype on disk."""
+    keep = slice(None) if scene.valid_mask is None else np.asarray(scene.valid_mask)
+    arrays = {}
+    for field, name in DATASETS.items():
+        array = to_float32(np.asarray(getattr(scene, field)))
+        arrays[name] = array[keep] if name in ("triangles", "vn", "texture") else array
+    largest = float(arrays["texture"].max())
+    if largest > _FLOAT16_MAX:
+        raise InputError(f"texture: expected values up to {_FLOAT16_MAX}, found {largest:g}")
+    arrays["texture"] = arrays["texture"].astype(np.float16)
+    return arrays
+
+
+def _write(file: h5py.File, arrays: dict[str, np.ndarray], full_texture: bool) -> None:
+    texture = arrays["texture"]
+    if full_texture and texture.ndim == 2:
+        arrays = {name: array for name, array in arrays.items() if name != "texture"}
+        shape = (*texture.shape, tex.PUBLISHED_SIZE, tex.PUBLISHED_SIZE)
+        chunks = (min(64, len(texture)), *shape[1:])
+        dataset = file.create_dataset("texture", shape, "f2", chunks=chunks, compression="gzip")
+        for start in range(0, len(texture), _CHUNK):
+            dataset[start : start + _CHUNK] = tex.expand(texture[start : start + _CHUNK])
+    for name, array in arrays.items():
+        file.create_dataset(name, data=array, compression="gzip")

@@ -1,0 +1,158 @@
+"""Meshes of a scene: reading, placing, shading, remeshing, random colours.
+
+Every function returns a new mesh and keeps the order of the corners of each face.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from rf_jax.errors import InputError
+
+CREASE_ANGLE_DEGREES = 30.0
+
+
+def load_mesh(path: str | Path) -> trimesh.Trimesh:
+    """Reads an OBJ, PLY or GLB file as one mesh, vertices as they are in the file.
+
+    Raises:
+      InputError: the file is missing or unreadable, has no faces, a vertex that is not finite, or
+        a face that refers to a vertex it does not have.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such mesh file")
+    try:
+        mesh = trimesh.load_mesh(path, process=False)
+    except Exception as error:  # trimesh's parsers raise whatever they stumble on
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot read the mesh ({reason})") from error
+    return _checked(mesh, path)
+
+
+def _checked(mesh: trimesh.Trimesh, path: Path) -> trimesh.Trimesh:
+    if not len(mesh.faces):
+        raise InputError(f"{path}: expected a triangle mesh, found no faces")
+    if mesh.vertices.shape[1] != 3:
+        raise InputError(f"{path}: expected vertices of 3 numbers each")
+    bad = int((~np.isfinite(mesh.vertices).all(axis=1)).sum())
+    if bad:
+        raise InputError(f"{path}: expected finite vertices, found {bad} with NaN or infinity")
+    low, high = int(mesh.faces.min()), int(mesh.faces.max())
+    if low < 0 or high >= len(mesh.vertices):
+        raise InputError(
+            f"{path}: face indices out of range: expected 0 to {len(mesh.vertices) - 1}, "
+            f"found {low if low < 0 else high}"
+        )
+    return mesh
+
+
+def normalize_to_unit_sphere(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Moves the vertex mean to the origin and the farthest vertex to distance 0.5.
+
+    Raises:
+      InputError: all vertices are the same point.
+    """
+    centred = mesh.vertices - mesh.vertices.mean(axis=0)
+    radius = np.linalg.norm(centred, axis=1).max()
+    if not radius > 0:
+        raise InputError("cannot normalize a mesh whose vertices are all the same point")
+    return _mesh(centred / (2 * radius), mesh.faces)
+
+
+def apply_transform(
+    mesh: trimesh.Trimesh, rotation: np.ndarray, scale: np.ndarray, translation: np.ndarray
+) -> trimesh.Trimesh:
+    """Rotates about x, then y, then z ([3] degrees), then scales [3], then translates [3].
+
+    A mirroring scale also reverses the faces, so that they keep facing outwards.
+    """
+    vertices = mesh.vertices @ rotation_xyz(rotation).T * np.asarray(scale) + translation
+    faces = mesh.faces[:, ::-1] if np.prod(scale) < 0 else mesh.faces
+    return _mesh(vertices, faces)
+
+
+def rotation_xyz(degrees: np.ndarray) -> np.ndarray:
+    """[3, 3] rotation about the fixed x axis, then y, then z."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(degrees)):
+        j, k = (axis + 1) % 3, (axis + 2) % 3
+        step = np.eye(3)
+        step[[j, k], [j, k]] = math.cos(angle)
+        step[k, j] = math.sin(angle)
+        step[j, k] = -math.sin(angle)
+        matrix = step @ matrix
+    return matrix
+
+
+def smooth_shade(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Separates the faces that meet at a crease; the others keep sharing vertices and normals."""
+    return trimesh.graph.smooth_shade(mesh, angle=math.radians(CREASE_ANGLE_DEGREES))
+
+
+def flat_shade(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Gives every face vertices of its own."""
+    return _mesh(mesh.triangles.reshape(-1, 3), np.arange(3 * len(mesh.faces)).reshape(-1, 3))
+
+
+def corner_normals(mesh: trimesh.Trimesh) -> np.ndarray:
+    """[F, 3, 3] unit vertex normals at the corners of the faces.
+
+    Where the normals around a vertex cancel, its faces use their own; NaN where a face has none.
+    """
+    normals = mesh.vertex_normals[mesh.faces]
+    own = np.broadcast_to(mesh.face_normals[:, None], normals.shape)
+    normals = np.where(_is_unit(normals), normals, own)
+    return np.where(_is_unit(normals), normals, np.nan)
+
+
+def random_colors(mesh: trimesh.Trimesh, seed: int, maximum: float, kind: str) -> np.ndarray:
+    """[F, 3] random 8-bit colours, the same for the same seed as in the published scenes.
+
+    Args:
+      mesh: a shaded mesh.
+      maximum: upper end of the colours, in [0, 1].
+      kind: "per-triangle", or "per-shading-group" for one colour per connected piece.
+    """
+    edges = mesh.face_adjacency if kind == "per-shading-group" else np.empty((0, 2), int)
+    pieces = trimesh.graph.connected_components(edges, nodes=np.arange(len(mesh.faces)))
+    levels = max(1, math.ceil(256 * maximum))
+    drawn = np.random.RandomState(seed).randint(0, levels, (len(pieces), 3))
+    colors = np.empty((len(mesh.faces), 3), int)
+    for piece, color in zip(pieces, drawn, strict=True):
+        colors[piece] = color
+    return colors
+
+
+def remesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
+    """Isotropic remeshing at 0.5 % of the diagonal, then decimation to about `num_faces`.
+
+    Raises:
+      InputError: pymeshlab is not installed, or leaves no faces.
+    """
+    try:
+        import pymeshlab
+    except ImportError as error:
+        raise InputError(
+            "\"remesh\": true needs pymeshlab: pip install 'rf_jax[remesh]'"
+        ) from error
+    meshes = pymeshlab.MeshSet()
+    meshes.add_mesh(pymeshlab.Mesh(vertex_matrix=mesh.vertices, face_matrix=mesh.faces))
+    meshes.meshing_isotropic_explicit_remeshing(
+        targetlen=pymeshlab.PercentageValue(0.5), featuredeg=30, adaptive=False
+    )
+    meshes.meshing_decimation_quadric_edge_collapse(targetfacenum=num_faces, qualitythr=1.0)
+    result = meshes.current_mesh()
+    if not result.face_number():
+        raise InputError('remeshing left no faces; set "remesh": false')
+    return _mesh(result.vertex_matrix(), result.face_matrix())
+
+
+def _is_unit(vectors: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(vectors, axis=-1, keepdims=True) > 0.5
+
+
+def _mesh(vertices: np.ndarray, faces: np.ndarray) -> trimesh.Trimesh:
+    return trimesh.Trimesh(vertices=vertices, faces=faces, process=False)

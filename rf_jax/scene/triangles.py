@@ -1,0 +1,126 @@
+"""From a scene description to the triangles that the network sees."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from rf_jax import geometry
+from rf_jax import texture as tex
+from rf_jax.errors import InputError, prefix_errors
+from rf_jax.scene import mesh as meshes
+from rf_jax.scene.schema import Material, SceneDescription, SceneObject
+from rf_jax.scene.validate import to_float32, validate_scene
+from rf_jax.structs import Scene
+
+_log = logging.getLogger(__name__)
+
+
+LoadMesh = Callable[[Path], trimesh.Trimesh]
+
+
+def build_scene(
+    description: SceneDescription, folder: str | Path, load_mesh: LoadMesh = meshes.load_mesh
+) -> Scene:
+    """Loads, places, shades and colours the objects of a description.
+
+    Args:
+      folder: what the mesh paths are relative to.
+      load_mesh: gives the mesh at a path; those of generated scenes are in no file.
+
+    Returns:
+      An unbatched scene of NumPy float32 arrays, one texture value per triangle, no mask.
+
+    Raises:
+      InputError: a mesh or camera is unusable; names its JSON path.
+    """
+    parts = []
+    for name, scene_object in description.objects.items():
+        with prefix_errors(f"objects.{name}"):
+            parts.append(_object_triangles(scene_object, Path(folder), load_mesh))
+    triangles, normals, texture = (
+        to_float32(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)
+    )
+    scene = Scene(
+        triangles=triangles,
+        vertex_normals=normals,
+        texture=texture,
+        valid_mask=None,
+        camera_to_world=_cameras_to_world(description),
+        fov_degrees=np.array([camera.fov for camera in description.cameras], np.float32),
+    )
+    validate_scene(scene)
+    return scene
+
+
+def drop_undefined_normals(
+    triangles: np.ndarray, normals: np.ndarray, texture: np.ndarray, source: str | Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Drops the triangles whose normals [N, 3, 3] are not finite; logs `source` and how many.
+
+    Raises:
+      InputError: none is left.
+    """
+    keep = np.isfinite(normals).all(axis=(1, 2))
+    dropped = int((~keep).sum())
+    if not dropped:
+        return triangles, normals, texture
+    if dropped == len(keep):
+        raise InputError(f"all {dropped} triangles are degenerate (no finite normals)")
+    _log.warning("%s: dropped %d degenerate triangles (no finite normals)", source, dropped)
+    return triangles[keep], normals[keep], texture[keep]
+
+
+def _object_triangles(
+    scene_object: SceneObject, folder: Path, load_mesh: LoadMesh
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions [F, 3, 3], normals [F, 3, 3] and texture values [F, 13] of one object."""
+    path = folder / scene_object.mesh_path
+    mesh = load_mesh(path)
+    with prefix_errors(str(path)):
+        mesh = _shaded(mesh, scene_object)
+        triangles = mesh.triangles.view(np.ndarray)
+        texture = _texture_values(mesh, scene_object.material)
+        return drop_undefined_normals(triangles, meshes.corner_normals(mesh), texture, path)
+
+
+def _shaded(mesh: trimesh.Trimesh, scene_object: SceneObject) -> trimesh.Trimesh:
+    transform = scene_object.transform
+    if transform.normalize:
+        mesh = meshes.normalize_to_unit_sphere(mesh)
+    if scene_object.remesh:
+        mesh = meshes.remesh(mesh, scene_object.remesh_target_face_num)
+    mesh = meshes.apply_transform(mesh, transform.rotation, transform.scale, transform.translation)
+    smooth = scene_object.material.smooth_shading
+    return meshes.smooth_shade(mesh) if smooth else meshes.flat_shade(mesh)
+
+
+def _texture_values(mesh: trimesh.Trimesh, material: Material) -> np.ndarray:
+    """[F, 13] material channels of the faces; diffuse has 8 bits, as in the published files."""
+    values = np.empty((len(mesh.faces), tex.NUM_CHANNELS))
+    if material.rand_tri_diffuse_seed is None:
+        diffuse = np.floor(255 * np.clip(material.diffuse, 0, 1))
+    else:
+        diffuse = meshes.random_colors(
+            mesh,
+            material.rand_tri_diffuse_seed,
+            material.random_diffuse_max,
+            material.random_diffuse_type,
+        )
+    values[:, tex.DIFFUSE] = diffuse / 255
+    values[:, tex.SPECULAR] = material.specular
+    values[:, tex.ROUGHNESS] = material.roughness
+    values[:, tex.NORMAL] = tex.FLAT_NORMAL
+    values[:, tex.EMISSION] = material.emissive
+    return values
+
+
+def _cameras_to_world(description: SceneDescription) -> np.ndarray:
+    """[V, 4, 4] float32."""
+    matrices = []
+    for i, camera in enumerate(description.cameras):
+        with prefix_errors(f"cameras[{i}]"):
+            matrices.append(geometry.look_at(camera.position, camera.look_at, camera.up))
+    return np.stack(matrices).astype(np.float32)

@@ -1,0 +1,145 @@
+"""Checks of a scene given as arrays, by the Python API or by a file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rf_jax import texture as tex
+from rf_jax.errors import InputError
+from rf_jax.structs import Scene
+
+ROUGHNESS_LIMIT = 1 + 1e-3
+"""A roughness of 1 may come back from float16 as slightly more."""
+
+ROTATION_TOLERANCE = 1e-3
+
+
+def validate_scene(scene: Scene) -> None:
+    """Checks shapes, types and ranges of a scene, batched or not; padding may hold anything.
+
+    Raises:
+      InputError: names the field, what was expected and what was found.
+    """
+    validate_shapes(scene)
+    validate_values(scene)
+
+
+def to_float32(array: np.ndarray) -> np.ndarray:
+    """As float32; what overflows becomes infinite without a warning, for validation to refuse."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def validate_shapes(scene: Scene, names: Mapping[str, str] | None = None) -> None:
+    """Checks shapes and dtypes; the fields may be anything that has these two, e.g. datasets.
+
+    Args:
+      names: what messages call a field, where that is not its own name.
+
+    Raises:
+      InputError: as `validate_scene`.
+    """
+    sizes: dict[str, int] = {}
+    lead = ("B",) if _rank(scene.triangles) == 4 else ()
+    value = (*lead, "N", tex.NUM_CHANNELS)
+    patterns = {
+        "triangles": [(*lead, "N", 3, 3)],
+        "vertex_normals": [(*lead, "N", 3, 3)],
+        "texture": [value, (*value, "T", "T")],
+        "valid_mask": [(*lead, "N")],
+        "camera_to_world": [(*lead, "V", 4, 4)],
+        "fov_degrees": [(*lead, "V")],
+    }
+    for field, allowed in patterns.items():
+        array = getattr(scene, field)
+        if field == "valid_mask" and array is None:
+            continue
+        name = (names or {}).get(field, field)
+        _check_dtype(name, array, "bool" if field == "valid_mask" else "floating-point")
+        _check_shape(name, array, allowed, sizes)
+
+
+def validate_values(scene: Scene, names: Mapping[str, str] | None = None) -> None:
+    """Checks the numbers of a scene of arrays whose shapes are right.
+
+    Args:
+      names: as in `validate_shapes`.
+
+    Raises:
+      InputError: as `validate_scene`.
+    """
+    name = {field: field for field in Scene.__dataclass_fields__} | dict(names or {})
+    mask = None if scene.valid_mask is None else np.asarray(scene.valid_mask)
+    if mask is not None and not mask.any(axis=-1).all():
+        raise InputError(f"{name['valid_mask']}: expected a valid triangle, found none")
+    num_lead_axes = scene.triangles.ndim - 2
+    for field in ("triangles", "vertex_normals", "texture"):
+        values = np.asarray(getattr(scene, field))
+        values = values.reshape(-1, *values.shape[num_lead_axes:])
+        values = values if mask is None else values[mask.reshape(-1)]
+        _check(name[field], values, np.isfinite, "finite values")
+        if field == "texture":
+            _check_materials(name[field], values)
+    _check_cameras(name["camera_to_world"], np.asarray(scene.camera_to_world))
+    fov = np.asarray(scene.fov_degrees)
+    _check(name["fov_degrees"], fov, lambda x: (x > 0) & (x < 180), "degrees in (0, 180)")
+
+
+def _check_materials(name: str, texture: np.ndarray) -> None:
+    """`texture` is [N, 13] or [N, 13, T, T]."""
+    _check(name, texture, lambda x: x >= 0, "values >= 0")
+    roughness = texture[:, tex.ROUGHNESS]
+    _check(name, roughness, lambda x: x <= ROUGHNESS_LIMIT, "roughness in [0, 1]")
+
+
+def _check_cameras(name: str, cameras: np.ndarray) -> None:
+    _check(name, cameras, np.isfinite, "finite values")
+    cameras = cameras.astype(np.float64)
+    _check(name, cameras[..., 3, :], lambda x: x == [0, 0, 0, 1], "a last row of 0, 0, 0, 1")
+    rotation = cameras[..., :3, :3]
+    gram = np.swapaxes(rotation, -1, -2) @ rotation
+    _check(
+        name,
+        np.abs(gram - np.eye(3)).max(axis=(-1, -2)),
+        lambda error: error <= ROTATION_TOLERANCE,
+        f"rotations orthonormal to {ROTATION_TOLERANCE}",
+        "deviation",
+    )
+    _check(name, np.linalg.det(rotation), lambda x: x > 0, "rotations", "mirroring, determinant")
+
+
+def _check(name: str, values: np.ndarray, holds: Any, expected: str, what: str = "value") -> None:
+    valid = holds(values)
+    if not valid.all():
+        bad = values[~valid]
+        raise InputError(f"{name}: expected {expected}, found {what} {bad[0]} ({bad.size} in all)")
+
+
+def _check_dtype(name: str, array: Any, expected: str) -> None:
+    dtype = getattr(array, "dtype", None)
+    if dtype is None:
+        raise InputError(f"{name}: expected an array, found {type(array).__name__}")
+    if getattr(dtype, "kind", "") != expected[0]:
+        raise InputError(f"{name}: expected {expected} values, found {dtype}")
+
+
+def _check_shape(name: str, array: Any, allowed: list[tuple], sizes: dict[str, int]) -> None:
+    """Matches a shape against patterns of numbers and names of axes; binds the names in `sizes`."""
+    for pattern in allowed:
+        bound = dict(sizes)
+        if len(pattern) == len(array.shape) and all(
+            size >= 1 and size == (bound.setdefault(axis, size) if isinstance(axis, str) else axis)
+            for axis, size in zip(pattern, array.shape, strict=True)
+        ):
+            sizes.update(bound)
+            return
+    expected = " or ".join(
+        "[" + ", ".join(str(sizes.get(axis, axis)) for axis in pattern) + "]" for pattern in allowed
+    )
+    empty = " (at least 1 along each axis)" if 0 in array.shape else ""
+    raise InputError(f"{name}: expected shape {expected}{empty}, found {list(array.shape)}")
+
+
+def _rank(array: Any) -> int:
+    return len(getattr(array, "shape", ()))

@@ -1,0 +1,111 @@
+"""Configurations: what they refuse, and the names of the programs that are missing."""
+
+import dataclasses
+
+import pytest
+from known_scenes import CONFIGS
+
+from rf_jax.datagen import denoise, probe
+from rf_jax.datagen.config import load_config, parse_config
+from rf_jax.datagen.path_tracer import check_renderer
+from rf_jax.errors import InputError
+
+TINY = str(CONFIGS / "data_tiny.py")
+
+
+def test_overrides():
+    config = load_config(TINY, ["--config.num_scenes=7", "--config.sampler.fov=(20.0, 30.0)"])
+    assert config.num_scenes == 7 and config.sampler.fov == (20.0, 30.0)
+    assert parse_config(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("num_scenes=0", "num_scenes: expected at least 1, found 0"),
+        ("num_scenes=many", "num_scenes"),
+        ("nothing=3", "nothing"),
+        ("seed=-1", r"seed: expected an integer in \[0, 2\^32 - 1\], found -1"),
+        ("val_fraction=2.0", r"val_fraction: expected a number in \[0, 1\], found 2.0"),
+        ("test_fraction=0.99", r"val_fraction \+ test_fraction: expected at most 1"),
+        ("min_views=5", "min_views: expected at most sampler.num_views = 4, found 5"),
+        ("sampler.fov=(60.0, 30.0)", r"sampler.fov: expected \[low, high\].*found \[60.0, 30.0\]"),
+        ("sampler.fov=(0.0, 30.0)", r"sampler.fov: expected degrees in \(0, 180\)"),
+        ("sampler.num_lights=(0, 3)", r"sampler.num_lights\[0\]: expected at least 1, found 0"),
+        (
+            "sampler.max_triangles=100",
+            r"templates\[0\]: 1 objects in a corner of 100 triangles leave",
+        ),
+        ("render.spp=0", "render.spp: expected at least 1, found 0"),
+        ("render.renderer=povray", 'renderer: expected one of "mitsuba", "cycles"'),
+    ],
+)
+def test_bad_values(override, message):
+    with pytest.raises(InputError, match=message) as error:
+        load_config(TINY, [f"--config.{override}"])
+    assert "\n" not in str(error.value)
+
+
+def test_no_template():
+    config = load_config(TINY).to_dict()
+    config["sampler"]["templates"] = ()
+    with pytest.raises(InputError, match=r"sampler\.templates: expected a list with at least one"):
+        parse_config(config)
+
+
+def test_no_weight():
+    config = load_config(TINY).to_dict()
+    for template in config["sampler"]["templates"]:
+        template["weight"] = 0
+    with pytest.raises(InputError, match=r"sampler\.templates: expected a weight above 0"):
+        parse_config(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "missing.py"), ("x = (", "broken.py"), ("y = 1", "get_config")],
+)
+def test_bad_files(tmp_path, text, message):
+    path = tmp_path / ("missing.py" if text is None else "broken.py")
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_config(str(path))
+
+
+def test_missing_programs_are_named(monkeypatch):
+    render = load_config(TINY).render
+    monkeypatch.setattr(probe.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'rf_jax\[datagen\]'"):
+        probe.choose_variant("auto")
+    with pytest.raises(InputError, match="denoising needs pyoidn"):
+        denoise.check_denoiser()
+    cycles = dataclasses.replace(render, renderer="cycles")
+    with pytest.raises(InputError, match=r"Cycles needs --cycles_python.*pip install bpy"):
+        check_renderer(cycles, None)
+    with pytest.raises(InputError, match="cannot be run"):
+        check_renderer(cycles, "/no/such/python")
+    with pytest.raises(InputError, match="of no use to Mitsuba"):
+        check_renderer(render, "python")
+
+
+def test_a_python_without_bpy_is_refused():
+    import sys
+
+    cycles = dataclasses.replace(load_config(TINY).render, renderer="cycles")
+    with pytest.raises(InputError, match="bpy does not load"):
+        check_renderer(cycles, sys.executable)
+
+
+def test_auto_takes_the_fastest_that_renders(monkeypatch):
+    for working, expected in [(("scalar_rgb",), "scalar_rgb"), (probe.VARIANTS, "cuda_ad_rgb")]:
+        monkeypatch.setattr(probe, "renders", working.__contains__)
+        assert probe.choose_variant("auto") == expected
+    monkeypatch.setattr(probe, "renders", lambda variant: False)
+    with pytest.raises(InputError, match="llvm_ad_rgb does not render here"):
+        probe.choose_variant("llvm_ad_rgb")
+
+
+def test_the_probe_survives_a_variant_that_aborts(monkeypatch):
+    monkeypatch.setattr(probe, "_PROBE", "import os; os.abort()")
+    assert not probe.renders("llvm_ad_rgb")

@@ -1,0 +1,266 @@
+"""Datasets: files, index, resuming, failures; and what `inspect` says."""
+
+import concurrent.futures
+import dataclasses
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import dying_worker
+import h5py
+import numpy as np
+import pytest
+from known_scenes import CONFIGS
+
+from rf_jax.datagen import dataset, workers
+from rf_jax.datagen.config import load_config
+from rf_jax.datagen.dataset import make_dataset
+from rf_jax.datagen.report import dry_run, inspect_dataset
+from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions, make_scene, split_name
+from rf_jax.errors import InputError
+from rf_jax.image_io import load_png
+from rf_jax.scene import h5, load_h5, load_images, load_scene
+
+KILLS = int(os.environ.get("RF_JAX_KILLS", "2"))
+
+
+class Painter:
+    """A renderer that paints every view grey, or fails as told."""
+
+    name = "painter 1"
+
+    def __init__(self, gray=0.5, failures=0):
+        self.gray, self.failures = gray, failures
+
+    def render(self, scene, seed):
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("the paint\nis out")
+        return np.full((len(scene.fov_degrees), 8, 8, 4), self.gray, np.float32)
+
+
+def make(config, folder, tracer=None, index=0, **options):
+    folder.mkdir(exist_ok=True)
+    return make_scene(config, RunOptions(folder, 1, **options), tracer or Painter(), index)
+
+
+def test_a_training_file(tiny_config, tmp_path):
+    outcome = make(tiny_config, tmp_path, write_json=True)
+    path = tmp_path / "scene_00000000.h5"
+    scene, images = load_h5(path), load_images(path)
+    views = len(scene.fov_degrees)
+    assert images.shape == (views, 8, 8, 4) and images.dtype == np.float16
+    assert outcome.entry["triangles"] == len(scene.triangles)
+    assert outcome.entry["views"] == views
+    again = load_scene(tmp_path / "json" / "scene_00000000" / "scene.json")
+    np.testing.assert_array_equal(again.triangles, scene.triangles)
+    np.testing.assert_array_equal(again.camera_to_world, scene.camera_to_world)
+    with h5py.File(path) as file:
+        assert {
+            name: file[name].dtype.str for name in ("triangles", "vn", "c2w", "fov", "mvp")
+        } == (dict.fromkeys(("triangles", "vn", "c2w", "fov", "mvp"), "<f4"))
+        assert file["texture"].shape == (len(scene.triangles), 13)
+        assert file["mvp"].shape == (views, 4, 4)
+        assert json.loads(file.attrs["config"])["num_scenes"] == 3
+        assert file.attrs["renderer"] == "painter 1" and file.attrs["denoiser"] == ""
+        assert (file.attrs["seed"], file.attrs["scene_index"], file.attrs["attempt"]) == (0, 0, 0)
+
+
+def test_full_textures_hold_the_same(tiny_config, tmp_path):
+    make(tiny_config, tmp_path / "plain")
+    make(tiny_config, tmp_path / "full", full_texture=True)
+    name = "scene_00000000.h5"
+    with h5py.File(tmp_path / "full" / name) as file:
+        assert file["texture"].shape[1:] == (13, 32, 32)
+    plain, full = (load_h5(tmp_path / kind / name) for kind in ("plain", "full"))
+    np.testing.assert_array_equal(plain.texture, full.texture)
+
+
+def test_a_scene_of_1500_triangles_is_below_a_megabyte(tmp_path):
+    config = load_config(str(CONFIGS / "data_512.py"))
+    for index in range(20):
+        outcome = make(config, tmp_path, index=index)
+        if outcome.entry["triangles"] >= 1500:
+            assert (tmp_path / outcome.entry["file"]).stat().st_size < 2**20
+            return
+    raise AssertionError("no scene of 1,500 triangles")
+
+
+def test_a_failing_scene_is_replaced(tiny_config, tmp_path):
+    outcome = make(tiny_config, tmp_path, Painter(failures=2))
+    assert outcome.entry["attempt"] == 2
+    assert outcome.failures[0] == "seed 0 scene 0 attempt 0: the paint is out"
+    with h5py.File(tmp_path / outcome.entry["file"]) as file:
+        assert file.attrs["attempt"] == 2
+
+
+@pytest.mark.parametrize(
+    ("gray", "reason"), [(0.001, "4 of 4 views are too dark"), (np.nan, "not finite")]
+)
+def test_useless_images_never_reach_a_file(tiny_config, tmp_path, gray, reason):
+    outcome = make(tiny_config, tmp_path, Painter(gray))
+    assert outcome.entry is None and len(outcome.failures) == ATTEMPTS
+    assert reason in outcome.failures[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_dark_views_are_left_out(tiny_config, tmp_path):
+    class HalfDark(Painter):
+        def render(self, scene, seed):
+            images = super().render(scene, seed)
+            images[1] = 0
+            return images
+
+    outcome = make(tiny_config, tmp_path, HalfDark(), write_json=True)
+    scene = load_h5(tmp_path / outcome.entry["file"])
+    assert len(scene.fov_degrees) == 3
+    description = json.loads((tmp_path / "json/scene_00000000/scene.json").read_text())
+    np.testing.assert_allclose([c["fov"] for c in description["cameras"]], scene.fov_degrees)
+
+
+def test_a_full_disk_ends_the_run(tiny_config, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(h5, "_write", full)
+    with pytest.raises(InputError, match=r"scene_00000000\.h5.*No space left"):
+        make(tiny_config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_scene_that_kills_its_worker_is_replaced(tiny_config, tmp_path, monkeypatch):
+    """Those that ran beside it are made as ever: only the guilty one takes another attempt."""
+    spawn = multiprocessing.get_context("spawn")
+    executor = concurrent.futures.ProcessPoolExecutor
+    monkeypatch.setattr(workers, "_pool", lambda *_: executor(2, spawn))
+    monkeypatch.setattr(workers, "work", dying_worker.work)
+    options = RunOptions(tmp_path, 2)
+    outcomes = list(workers.outcomes(tiny_config, options, "", [0, 1, 2, 3, 4]))
+    assert sorted(outcomes) == [(0, 0), (1, 0), (2, 2), (3, 0), (4, 0)]
+
+
+def test_splits_follow_the_fractions(tiny_config):
+    config = dataclasses.replace(tiny_config, val_fraction=0.1, test_fraction=0.2)
+    names = [split_name(config, index) for index in range(4000)]
+    assert abs(names.count("val") / 4000 - 0.1) < 0.02
+    assert abs(names.count("test") / 4000 - 0.2) < 0.02
+    more = dataclasses.replace(config, num_scenes=9)
+    assert names[:9] == [split_name(more, index) for index in range(9)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A dataset of three scenes, made by two worker processes."""
+    folder = tmp_path_factory.mktemp("finished")
+    _run(folder, 3)
+    return folder
+
+
+def test_a_run(finished):
+    index = [json.loads(line) for line in (finished / "index.jsonl").read_text().splitlines()]
+    assert [entry["index"] for entry in index] == [0, 1, 2]
+    for entry in index:
+        scene = load_scene(finished / entry["file"])  # as `render.py` does
+        assert len(scene.triangles) == entry["triangles"] <= 512
+    assert not list(finished.glob(".scene*"))
+
+
+def test_finished_files_are_never_redone_and_runs_can_grow(finished):
+    before = {path.name: path.stat().st_mtime_ns for path in finished.glob("*.h5")}
+    (finished / ".scene_00000003.h5.1.tmp").write_text("half")
+    (finished / "index.jsonl").write_text('{"half a li')
+    _run(finished, 4)
+    after = {path.name: path.stat().st_mtime_ns for path in finished.glob("*.h5")}
+    assert {name: after[name] for name in before} == before and len(after) == 4
+    assert len((finished / "index.jsonl").read_text().splitlines()) == 4
+    assert not list(finished.glob(".scene*"))
+
+
+def test_another_configuration_is_refused(finished):
+    done = _run(finished, 3, "--config.render.spp=5", check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(
+        "holds a dataset of another configuration (render.spp differ); choose another --output_dir"
+    )
+
+
+def test_inspect(finished):
+    report = inspect_dataset(finished)
+    assert "files are valid" in report and "roughness" in report
+    sheet = load_png(finished / "contact_sheet.png")
+    assert sheet.shape[1] == 8 * 16 and sheet.any()
+    assert load_png(finished / "histograms.png").shape[0] > 300
+    damaged = finished / "scene_00000099.h5"
+    damaged.write_bytes((finished / "scene_00000000.h5").read_bytes()[:5000])
+    try:
+        with pytest.raises(InputError, match=r"1 of \d+ files are invalid"):
+            inspect_dataset(finished)
+    finally:
+        damaged.unlink()
+
+
+def test_inspect_needs_a_dataset(tmp_path):
+    with pytest.raises(InputError, match="found none"):
+        inspect_dataset(tmp_path)
+
+
+def test_two_runs_cannot_share_a_folder(tiny_config, tmp_path):
+    with dataset._locked(tmp_path), pytest.raises(InputError, match="another run is writing"):
+        make_dataset(tiny_config, RunOptions(tmp_path, 1))
+
+
+def test_a_folder_that_cannot_be_written(tiny_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/sub: cannot be written"):
+        make_dataset(tiny_config, RunOptions(tmp_path / "file" / "sub", 1))
+
+
+def test_dry_run(tiny_config):
+    report = dry_run(dataclasses.replace(tiny_config, num_scenes=20), 1)
+    assert report.startswith("20 scenes, 0 failed: ") and "light radiance" in report
+
+
+@pytest.mark.slow
+def test_killing_the_generator_loses_nothing(tmp_path):
+    """RF_JAX_KILLS=20 for more; each takes about eight seconds."""
+    rng, scenes = np.random.default_rng(0), 8 * (KILLS + 1)
+    for _ in range(KILLS):
+        done = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}
+        with subprocess.Popen(_command(tmp_path, scenes), stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and len(list(tmp_path.glob("*.h5"))) == len(done):
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.7))
+            process.send_signal(signal.SIGKILL)
+        for name, made in done.items():
+            assert (tmp_path / name).stat().st_mtime_ns == made
+        for path in tmp_path.glob("scene_*.h5"):
+            load_h5(path), load_images(path)
+    _run(tmp_path, scenes)
+    assert len((tmp_path / "index.jsonl").read_text().splitlines()) == scenes
+    assert f"{scenes} files are valid" in inspect_dataset(tmp_path)
+
+
+def _command(folder, num_scenes, *options):
+    settings = {
+        "num_scenes": num_scenes,
+        "render.variant": "scalar_rgb",
+        "render.resolution": 16,
+        "render.spp": 128,
+        "render.denoise": False,
+    }
+    overrides = [f"--config.{key}={value}" for key, value in settings.items()]
+    config = str(CONFIGS / "data_tiny.py")
+    program = [sys.executable, "-m", "rf_jax.datagen", "--config", config, "--num_workers=2"]
+    return [*program, f"--output_dir={folder}", *overrides, *options]
+
+
+def _run(folder, num_scenes, *options, check=True):
+    command = _command(folder, num_scenes, *options)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CONFIGS.parent)
+    assert not check or done.returncode == 0, done.stderr
+    return done

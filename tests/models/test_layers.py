@@ -1,0 +1,85 @@
+"""Layers against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rf_jax.models.dpt import PatchUpsample
+from rf_jax.models.layers import FeedForward, norm, resize_align_corners
+
+
+def image(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize(("old", "new"), [(4, 8), (5, 3), (7, 7), (1, 4), (8, 1)])
+def test_resize_interpolates_between_corners(old, new):
+    ramp = (
+        np.linspace(0.0, 1.0, old)[None, :, None, None] if old > 1 else np.full((1, 1, 1, 1), 0.5)
+    )
+    grid = jnp.asarray(np.broadcast_to(ramp, (1, old, old, 2)), jnp.float32)
+    resized = np.asarray(resize_align_corners(grid, new))
+    expected = np.linspace(0, 1, new) if old > 1 else np.full(new, 0.5)
+    assert resized.shape == (1, new, new, 2)
+    np.testing.assert_allclose(resized[0, :, new // 2, 1], expected, atol=1e-6)
+
+
+def test_resize_keeps_corners_and_commutes_with_a_channel_mix():
+    rng = np.random.default_rng(0)
+    x, mix = image(rng, 2, 5, 5, 3), image(rng, 3, 4)
+    resized = resize_align_corners(x, 11)
+    corners = np.ix_([0, 1], [0, -1], [0, -1])
+    np.testing.assert_allclose(np.asarray(resized)[corners], np.asarray(x)[corners], atol=1e-6)
+    np.testing.assert_allclose(resize_align_corners(x @ mix, 11), resized @ mix, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_patch_upsample_places_each_kernel_tap(factor):
+    rng = np.random.default_rng(1)
+    x = image(rng, 1, 3, 3, 2)
+    layer = PatchUpsample(factor, jnp.float32)
+    variables = layer.init(jax.random.key(0), x)
+    out = np.asarray(layer.apply(variables, x))
+    kernel, bias = (np.asarray(variables["params"][name]) for name in ("kernel", "bias"))
+    assert out.shape == (1, 3 * factor, 3 * factor, 2)
+    expected = np.asarray(x)[0, 2, 1] @ kernel[:, factor - 1, 0] + bias
+    np.testing.assert_allclose(out[0, 2 * factor + factor - 1, factor], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm_type", ["rms_norm", "layer_norm"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_norms_compute_in_float32(norm_type, dtype):
+    import flax.linen as nn
+
+    class Wrapped(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return norm(norm_type, "norm")(x)
+
+    # A large mean is what an unstable variance would get wrong.
+    x = jnp.asarray(np.random.default_rng(2).normal(100, 1, (4, 64)), dtype)
+    out, _ = Wrapped().init_with_output(jax.random.key(0), x)
+    assert out.dtype == jnp.float32
+    x = np.asarray(x, np.float64)
+    if norm_type == "layer_norm":
+        expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    else:
+        expected = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(out, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["swiglu", "gelu"])
+def test_feed_forward_closed_form(activation):
+    from scipy.special import erf
+
+    x = image(np.random.default_rng(3), 5, 8)
+    layer = FeedForward(16, activation, False, jnp.float32)
+    variables = layer.init(jax.random.key(0), x)
+    weights = {k: np.asarray(v["kernel"], np.float64) for k, v in variables["params"].items()}
+    hidden = np.asarray(x, np.float64) @ weights["w1"]
+    if activation == "swiglu":
+        hidden = hidden / (1 + np.exp(-hidden)) * (np.asarray(x) @ weights["w3"])
+    else:
+        hidden = hidden * (1 + erf(hidden / np.sqrt(2))) / 2
+    np.testing.assert_allclose(layer.apply(variables, x), hidden @ weights["w2"], atol=1e-5)

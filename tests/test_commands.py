@@ -1,0 +1,345 @@
+"""render.py and convert_weights.py as a user calls them, right and wrong."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from rf_jax import rendering
+from rf_jax.checkpoint import save_checkpoint
+from rf_jax.image_io import load_exr, load_png
+from rf_jax.pretrained import save_hugging_face_folder
+from rf_jax.scene import bundled_scene, load_scene, save_h5
+
+ROOT = Path(__file__).parents[1]
+SPHERES = bundled_scene("spheres")
+
+
+@pytest.fixture
+def render(command):
+    return lambda *arguments: command("render.py", *arguments)
+
+
+def assert_one_line_error(result, *parts):
+    status, out, err = result
+    assert status == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    for part in parts:
+        assert part in err
+
+
+def test_without_arguments_it_renders_the_bundled_scene(render, tmp_path):
+    status, out, _ = render()
+    assert status == 0
+    assert out.startswith("1,377 triangles, 1 views: loading")
+    assert "smoke test" in out
+    image = load_exr(tmp_path / "output" / "cornell_box_view_0.exr")
+    png = load_png(tmp_path / "output" / "cornell_box_view_0.png")
+    assert image.shape == png.shape == (256, 256, 3)
+    # Rounded, not truncated, and not gamma encoded.
+    assert np.array_equal(png, np.rint(np.clip(image, 0, 1) * 255))
+
+
+def small(*arguments):
+    return (*arguments, "--resolution", 64, "--output_dir", "out")
+
+
+def test_h5_gives_the_image_of_its_json(render, tmp_path):
+    assert render(*small(SPHERES, "--save_h5"))[0] == 0
+    from_json = load_exr(tmp_path / "out" / "scene_view_0.exr")
+    assert render(*small(tmp_path / "out" / "scene.h5"))[0] == 0
+    from_h5 = load_exr(tmp_path / "out" / "scene_view_0.exr")
+    # Materials went through float16.
+    np.testing.assert_allclose(np.log10(1 + from_h5), np.log10(1 + from_json), atol=5e-3)
+
+
+def test_a_folder_is_an_animation_in_natural_order(render, tmp_path):
+    scene = load_scene(SPHERES)
+    frames = tmp_path / "frames"
+    for index in (1, 2, 10):
+        camera = scene.camera_to_world.copy()
+        camera[:, 2, 3] += 0.01 * index
+        save_h5(scene.replace(camera_to_world=camera), frames / f"frame_{index}.h5")
+    status, out, _ = render(*small(frames, "--save_video", "--fps", 12))
+    assert status == 0 and "3,654 triangles, 3 views" in out
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"frames.mp4", "frame_1_view_0.exr", "frame_10_view_0.png"} <= names
+    assert len(names) == 7
+
+
+def two_views(folder: Path) -> Path:
+    scene = load_scene(SPHERES)
+    twice = {
+        name: np.concatenate([getattr(scene, name)] * 3)
+        for name in ("camera_to_world", "fov_degrees")
+    }
+    twice["fov_degrees"] *= np.array([1, 0.9, 0.8], np.float32)
+    save_h5(scene.replace(**twice), folder / "views.h5")
+    return folder / "views.h5"
+
+
+def test_views_are_chosen_and_batched(render, tmp_path):
+    scene = two_views(tmp_path)
+    assert render(*small(scene))[0] == 0
+    alone = [load_exr(tmp_path / "out" / f"views_view_{view}.exr") for view in range(3)]
+    shutil.rmtree(tmp_path / "out")
+    assert render(*small(scene, "--views", "0,2", "--batch_size", 8))[0] == 0
+    names = sorted(path.name for path in (tmp_path / "out").glob("*.exr"))
+    assert names == ["views_view_0.exr", "views_view_2.exr"]
+    for view in (0, 2):
+        image = load_exr(tmp_path / "out" / f"views_view_{view}.exr")
+        np.testing.assert_allclose(np.log10(1 + image), np.log10(1 + alone[view]), atol=1e-4)
+
+
+@pytest.mark.parametrize("attention", ["auto", "dot_product", "flash", "performer", "auto,flash"])
+def test_attention_by_name(render, tmp_path, attention):
+    status, out, _ = render(*small("spheres", "--attention", attention))
+    assert status == 0
+    assert ("trained with exact attention" in out) == (attention == "performer")
+    assert (tmp_path / "out" / "spheres_view_0.exr").is_file()
+
+
+@pytest.mark.parametrize("tone_mapper", ["agx", "filmic", "pbr_neutral"])
+def test_tone_mappers_change_the_png_only(render, tmp_path, tone_mapper):
+    pngs, exrs = [], []
+    for name in ("none", tone_mapper):
+        assert render(*small("spheres", "--tone_mapper", name))[0] == 0
+        pngs.append(load_png(tmp_path / "out" / "spheres_view_0.png"))
+        exrs.append(load_exr(tmp_path / "out" / "spheres_view_0.exr"))
+    assert np.array_equal(*exrs) and not np.array_equal(*pngs)
+
+
+def test_checkpoints_of_every_kind_give_the_same_image(
+    render, command, tmp_path, config, variables
+):
+    save_hugging_face_folder(tmp_path / "torch", variables, config.to_dict())
+    status, out, _ = command("convert_weights.py", tmp_path / "torch", tmp_path / "flax")
+    assert status == 0 and "102,207 parameters" in out
+    images = []
+    for checkpoint in ("torch", "flax"):
+        assert render(*small("spheres", "--checkpoint", checkpoint))[0] == 0
+        images.append(load_exr(tmp_path / "out" / "spheres_view_0.exr"))
+    assert np.array_equal(*images)
+    back = ("--to_torch", tmp_path / "flax", tmp_path / "back")
+    assert command("convert_weights.py", *back)[0] == 0
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "torch" / name).read_bytes()
+
+
+@pytest.mark.parametrize("script", ["render.py", "convert_weights.py"])
+def test_help(command, script):
+    status, out, _ = command(script, "--help")
+    assert status == 0 and "Examples:" in out
+
+
+# --- bad input: scenes ---
+
+
+def broken_json(tmp_path, *keys, value):
+    """The bundled spheres with one value changed, beside its meshes."""
+    folder = tmp_path / "scene"
+    shutil.copytree(SPHERES.parent, folder)
+    scene = json.loads(SPHERES.read_text())
+    target = scene
+    for key in keys[:-1]:
+        target = target[key]
+    if value is None:
+        del target[keys[-1]]
+    else:
+        target[keys[-1]] = value
+    (folder / "scene.json").write_text(json.dumps(scene))
+    return folder / "scene.json"
+
+
+CAMERA = ("cameras", 0)
+FIRST = ("objects", next(iter(json.loads(SPHERES.read_text())["objects"])))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "parts"),
+    [
+        (("surplus",), 1, ("scene.json", "surplus")),
+        (("cameras",), None, ("scene.json", "cameras")),
+        ((*FIRST, "material", "roughness"), "rough", ("material.roughness", '"rough"')),
+        ((*FIRST, "material", "diffuse"), [-1, 0, 0], ("material.diffuse", "-1")),
+        ((*FIRST, "mesh_path"), "none.obj", ("none.obj",)),
+        ((*CAMERA, "fov"), 180, ("cameras[0].fov", "180")),
+        (
+            (*CAMERA, "look_at"),
+            json.loads(SPHERES.read_text())["cameras"][0]["position"],
+            ("same",),
+        ),
+        ((*CAMERA, "up"), [0, 0, 0], ("up",)),
+    ],
+)
+def test_bad_descriptions(render, tmp_path, keys, value, parts):
+    scene = broken_json(tmp_path, *keys, value=value)
+    assert_one_line_error(render(*small(scene)), "scene.json", *parts)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("v 0 0 0\n", "faces"), ("v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "finite"), ("", "")],
+)
+def test_bad_meshes(render, tmp_path, text, part):
+    scene = broken_json(tmp_path, *FIRST, "mesh_path", value="bad.obj")
+    (scene.parent / "bad.obj").write_text(text)
+    assert_one_line_error(render(*small(scene)), "bad.obj", part)
+
+
+@pytest.mark.parametrize("name", ["missing.json", "missing.h5", "no_such_bundled_scene"])
+def test_missing_scenes(render, name):
+    assert_one_line_error(render(*small(name)), name, "cornell_box")
+
+
+def test_not_json_and_not_a_scene(render, tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "a.txt").write_text("{")
+    assert_one_line_error(render(*small("a.json")), "a.json", "JSON")
+    assert_one_line_error(render(*small("a.txt")), "a.txt", ".json")
+    (tmp_path / "empty").mkdir()
+    assert_one_line_error(render(*small("empty")), "empty", "*.h5")
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda f: f.__delitem__("vn"), ("vn",)),
+        (lambda f: f["triangles"].__setitem__((0, 0, 0), np.inf), ("triangles", "finite")),
+        (lambda f: f["fov"].__setitem__(0, 0), ("fov",)),
+        (lambda f: f["texture"].__setitem__((0, 0), -1), ("texture", ">= 0")),
+    ],
+)
+def test_bad_h5(render, tmp_path, change, parts):
+    save_h5(load_scene(SPHERES), tmp_path / "bad.h5")
+    with h5py.File(tmp_path / "bad.h5", "r+") as file:
+        change(file)
+    assert_one_line_error(render(*small("bad.h5")), "bad.h5", *parts)
+
+
+def test_truncated_h5(render, tmp_path):
+    save_h5(load_scene(SPHERES), tmp_path / "bad.h5")
+    data = (tmp_path / "bad.h5").read_bytes()
+    (tmp_path / "bad.h5").write_bytes(data[: len(data) // 2])
+    assert_one_line_error(render(*small("bad.h5")), "bad.h5")
+
+
+def test_two_scenes_of_one_name(render, tmp_path):
+    shutil.copytree(SPHERES.parent, tmp_path / "a")
+    other = SPHERES.parents[1] / "knot" / "scene.json"
+    assert_one_line_error(render(*small("a/scene.json", other)), "2 scenes are called 'scene'")
+
+
+# --- bad input: options ---
+
+
+def swin_folder(folder, config):
+    import dataclasses
+
+    from rf_jax.random_weights import random_variables
+
+    swin = dataclasses.replace(config, view_transformer_use_swin_attn=True)
+    save_hugging_face_folder(folder, random_variables(swin, 0), swin.to_dict())
+    return folder
+
+
+def test_resolutions_that_the_network_does_not_divide(render, tmp_path, config):
+    for resolution in (0, -8, 100):
+        arguments = ("spheres", "--output_dir", "out", "--resolution", resolution)
+        assert_one_line_error(render(*arguments), "multiple of 8", f"found {resolution}")
+    folder = swin_folder(tmp_path / "swin", config)
+    arguments = ("spheres", "--output_dir", "out", "--resolution", 72, "--checkpoint", folder)
+    assert_one_line_error(render(*arguments), "multiple of 64", "found 72")
+
+
+@pytest.mark.parametrize("views", ["3", "1-", "x", "2-9"])
+def test_bad_views(render, views):
+    assert_one_line_error(render(*small("spheres", "--views", views)), "views", repr(views))
+
+
+def test_unknown_attention_lists_the_known(render):
+    result = render(*small("spheres", "--attention", "softmax"))
+    assert_one_line_error(result, "auto, dot_product, flash, performer", "'softmax'")
+
+
+@pytest.mark.parametrize("option", ["--precision", "--tone_mapper"])
+def test_unknown_choices(render, option):
+    status, _, err = render(*small("spheres", option, "x"))
+    assert status == 2 and "invalid choice: 'x'" in err
+
+
+def test_unwritable_output(render, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = render("spheres", "--resolution", 64, "--output_dir", "file/below")
+    assert_one_line_error(result, "file/below", "cannot be made")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: 5 TiB")])
+def test_out_of_memory_says_what_to_lower(render, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(rendering.Renderer, "encode_scene", fail)
+    assert_one_line_error(render(*small("spheres")), "out of memory", "--resolution")
+
+
+def test_results_that_are_not_finite_stop(render, tmp_path, config, variables):
+    import jax
+
+    variables = jax.tree.map(lambda leaf: leaf * np.nan, variables)
+    save_checkpoint(tmp_path / "nan", variables, config.to_dict())
+    result = render(*small("spheres", "--checkpoint", "nan"))
+    assert_one_line_error(result, "12288 of 12288 rendered values are not finite")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+# --- bad input: weights ---
+
+
+def test_bad_weights(render, tmp_path, config, variables):
+    assert_one_line_error(
+        render(*small("spheres", "--checkpoint", "none")), "none", "no such folder"
+    )
+    folder = tmp_path / "torch"
+    save_hugging_face_folder(folder, variables, config.to_dict())
+    weights = folder / "model.safetensors"
+    data = weights.read_bytes()
+    for broken in (b"", data[:100], b"\xff" * 8 + data[8:], data[:-100]):
+        weights.write_bytes(broken)
+        result = render(*small("spheres", "--checkpoint", "torch"))
+        assert_one_line_error(result, "model.safetensors", "not a readable safetensors file")
+    weights.write_bytes(data)
+    values = config.to_dict() | {"use_env_lighting": True}
+    (folder / "config.json").write_text(json.dumps(values))
+    result = render(*small("spheres", "--checkpoint", "torch"))
+    assert_one_line_error(result, "config.json", "use_env_lighting", "does not compute")
+
+
+def test_hub_ids_without_a_network(command, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    result = command("convert_weights.py", "microsoft/renderformer-v1-base-none", "out")
+    assert_one_line_error(result, "microsoft/renderformer-v1-base-none", "by hand")
+    assert not Path("out").exists()
+
+
+def test_pt_files_need_a_configuration_and_run_nothing(command, tmp_path):
+    import pickle
+    import zipfile
+
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "pwned"), "w"))
+
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"model_state_dict": Hostile()}))
+    assert_one_line_error(command("convert_weights.py", "a.pt", "out"), "--model_config")
+    from rf_jax.models import VARIANTS
+
+    (tmp_path / "config.json").write_text(json.dumps(VARIANTS["testing"].to_dict()))
+    arguments = ("a.pt", "out", "--model_config", "config.json")
+    assert_one_line_error(command("convert_weights.py", *arguments), "a.pt", "open")
+    assert not (tmp_path / "pwned").exists() and not (tmp_path / "out").exists()

@@ -1,0 +1,49 @@
+"""A run of seconds for the tests."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rf_jax.models import VARIANTS
+from rf_jax.train_state import TrainState
+from rf_jax.training import train_and_evaluate
+from rf_jax.training_config import DataConfig, TrainingConfig
+
+MODEL = dataclasses.replace(
+    VARIANTS["testing"],
+    num_layers=1,
+    texture_encode_patch_size=1,
+    view_transformer_n_layers=2,
+    use_dpt_decoder=False,
+)
+"""The smallest network; compiles in a few seconds."""
+
+
+def small_config(data: str | Path, **changes: Any) -> TrainingConfig:
+    """A run on files of `scenes.write_scenes`; `data_KEY` changes a key of its data."""
+    data_changes = {k[5:]: changes.pop(k) for k in list(changes) if k.startswith("data_")}
+    values = dict(
+        path=str(data), resolution=16, max_triangles=8, views=1, workers=0, max_skipped_fraction=0.5
+    )
+    base = dict(
+        total_steps=6,
+        batch_size=2,
+        precision="fp32",
+        learning_rate=1e-3,
+        warmup_steps=2,
+        cosine_steps=20,
+        lpips_weight=0.0,
+        log_every_steps=1,
+        image_every_steps=1000,
+        validate_every_steps=1000,
+        checkpoint_every_steps=2,
+        model=MODEL,
+    )
+    return TrainingConfig(**(base | {"data": DataConfig(**(values | data_changes))} | changes))
+
+
+def train(config: TrainingConfig, workdir: Path) -> TrainState:
+    """A whole run on one device."""
+    return train_and_evaluate(config, workdir, jax.devices()[:1])

@@ -1,0 +1,74 @@
+"""Run by test_sharding.py: ten training steps on meshes of virtual CPU devices.
+
+python sharded_steps.py OUT DATA MESH [MESH ...]                   one process, 8 devices
+python sharded_steps.py OUT DATA MESH --join PORT PROCESS          one of two, 4 devices each
+
+A mesh is DATAxFSDP. Writes the losses and last parameters of each mesh, in float64 and float32.
+"""
+
+import argparse
+import os
+
+parser = argparse.ArgumentParser()
+parser.add_argument("out")
+parser.add_argument("data")
+parser.add_argument("meshes", nargs="+")
+parser.add_argument("--join", type=int, nargs=2)
+args = parser.parse_args()
+os.environ["JAX_PLATFORMS"] = "cpu"
+devices = 4 if args.join else 8
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+
+import jax  # noqa: E402
+
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+if args.join:
+    jax.distributed.initialize(f"localhost:{args.join[0]}", 2, args.join[1])
+
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.experimental import multihost_utils  # noqa: E402
+from settings import small_config  # noqa: E402
+
+from rf_jax import sharding, training  # noqa: E402
+from rf_jax.data import BatchStream, SceneLoader, find_training_files  # noqa: E402
+from rf_jax.train_state import init_variables, make_model  # noqa: E402
+
+STEPS = 10
+sharding.SMALLEST_SPLIT = 1
+
+
+def cast(tree, dtype):
+    floating = jnp.issubdtype
+    return jax.tree.map(lambda x: x.astype(dtype) if floating(x.dtype, jnp.floating) else x, tree)
+
+
+def train(data_parallel, fsdp, dtype):
+    config = small_config(args.data, batch_size=8, fsdp=fsdp, total_steps=STEPS)
+    mesh = sharding.make_mesh(fsdp, 8, jax.devices()[: data_parallel * fsdp])
+    steps = training.compile_steps(config, mesh, make_model(config, mesh, dtype), None)
+    init = jax.jit(init_variables, static_argnums=(0, 1))
+    state = steps.create(cast(init(config.model, config.seed), dtype))
+    if fsdp > 1:
+        kernels = jax.tree.leaves(state.params["view_independent"]["layers"])
+        assert any(not x.sharding.is_fully_replicated for x in kernels)
+    loader = SceneLoader(tuple(find_training_files(config, "train")), config, training=True)
+    shard = jax.process_index(), jax.process_count()
+    losses = []
+    for batch in BatchStream(loader, 8, 0, STEPS, shard):
+        batch = cast(jax.tree.map(jnp.asarray, batch), dtype)
+        state, metrics = steps.train(state, sharding.to_devices(batch, mesh), None)
+        losses.append(float(metrics["loss"]))
+    params = multihost_utils.process_allgather(state.params, tiled=True)
+    return np.array(losses), np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)])
+
+
+results = {}
+for dtype in ("float64", "float32"):
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    for name in args.meshes:
+        losses, params = train(*map(int, name.split("x")), jnp.dtype(dtype))
+        results |= {f"{dtype}/{name}/losses": losses, f"{dtype}/{name}/params": params}
+if jax.process_index() == 0:
+    np.savez(args.out, **results)

@@ -1,0 +1,42 @@
+"""Fresh weights are drawn as published."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from rf_jax.models import VARIANTS
+from rf_jax.train_state import init_variables
+
+BASE = VARIANTS["v1_base"]
+
+
+def test_distributions_of_fresh_weights():
+
+    config = dataclasses.replace(
+        BASE, num_layers=2, view_transformer_n_layers=4, dim_feedforward=512
+    )
+    params = traverse_util.flatten_dict(
+        jax.jit(init_variables, static_argnums=(0, 1))(config, 0)["params"], sep="/"
+    )
+    for path, leaf in params.items():
+        name, decoder = path.split("/")[-1], "/decoder/" in path
+        leaf = np.asarray(leaf)
+        if name == "scale":
+            np.testing.assert_array_equal(leaf, 1)
+        elif name.endswith(("token", "tokens")):
+            assert abs(leaf.std() - 1) < 0.1, path
+        elif "decoder/head3" in path or (name == "bias" and not decoder):
+            np.testing.assert_array_equal(leaf, 0)
+        elif not decoder:
+            bound = (6 / (leaf.shape[-2] + leaf.shape[-1])) ** 0.5
+            assert 0.99 * bound < np.abs(leaf).max() <= 1.0001 * bound, path
+            assert abs(leaf.std() - bound / 3**0.5) < 0.02 * bound, path
+
+
+def test_seed_decides():
+    init = jax.jit(init_variables, static_argnums=0)
+    a, b, c = (jax.tree.leaves(init(VARIANTS["testing"], seed)) for seed in (0, 0, 1))
+    assert all((x == y).all() for x, y in zip(a, b, strict=True))
+    assert any((x != y).any() for x, y in zip(a, c, strict=True))

@@ -1,0 +1,65 @@
+"""Schedule, decay and clipping."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from settings import small_config
+
+from rf_jax.optim import is_matrix, make_optimizer, make_schedule
+from rf_jax.train_state import init_variables
+
+
+@pytest.mark.parametrize("warmup", [0, 8])
+def test_schedule_is_the_published_one_without_its_restart(warmup):
+    config = small_config("", learning_rate=1e-4, warmup_steps=warmup, cosine_steps=92)
+    schedule = make_schedule(config)
+    for step in (0, 1, 7, 8, 50, 99, 100, 150, 10_000):
+        if step < warmup:
+            expected = step / warmup
+        else:
+            turn = min((step - warmup) / 92, 1)
+            expected = 0.5 * (1.01 + 0.99 * np.cos(np.pi * turn))
+        np.testing.assert_allclose(schedule(step), 1e-4 * expected, rtol=1e-5)
+
+
+def test_update_is_adamw_with_clipping():
+    """Two steps against the formulas (Loshchilov and Hutter 2019, algorithm 2)."""
+    config = small_config("", weight_decay=0.01, grad_clip_norm=1.0)
+    tx = make_optimizer(config)
+    params = {"layer": {"kernel": jnp.float32([[1.0, -2.0]]), "scale": jnp.float32([3.0])}}
+    state = tx.init(params)
+    m = v = np.zeros(3)
+    values, decay = np.array([1.0, -2.0, 3.0]), np.array([0.01, 0.01, 0])
+    for t, grad in enumerate([np.array([3.0, 0, 4.0]), np.array([0.1, 0.2, -0.1])], 1):
+        grads = {"layer": {"kernel": jnp.float32([grad[:2]]), "scale": jnp.float32(grad[2:])}}
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, jax.tree.map(lambda u: 1e-3 * u, updates))
+        grad = grad / max(1, np.linalg.norm(grad))
+        m, v = 0.9 * m + 0.1 * grad, 0.999 * v + 0.001 * grad**2
+        adam = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        values = values - 1e-3 * (adam + decay * values)
+        found = np.concatenate([np.ravel(params["layer"][k]) for k in ("kernel", "scale")])
+        np.testing.assert_allclose(found, values, rtol=1e-5)
+
+
+def test_only_matrices_decay_by_default():
+    config = small_config("")
+    params = jax.jit(init_variables, static_argnums=(0, 1))(config.model, 0)["params"]
+    decayed = jax.tree_util.tree_leaves_with_path(is_matrix(params))
+    names = {path[-1].key: decays for path, decays in decayed}
+    assert names == {
+        "kernel": True, "bias": False, "scale": False, "triangle_token": False,
+        "register_tokens": False, "ray_token": False,
+    }  # fmt: skip
+    tx = make_optimizer(dataclasses.replace(config, decay="all"))
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zero, tx.init(params), params)
+    np.testing.assert_allclose(
+        updates["view_independent"]["triangle_token"],
+        -0.01 * params["view_independent"]["triangle_token"],
+        rtol=1e-6,
+    )

@@ -1,0 +1,82 @@
+"""One training run on any number of devices and processes."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rf_jax.attention import get_attention_fn
+from rf_jax.errors import InputError
+from rf_jax.sharding import batch_sharding, make_mesh, shard_attention
+
+SCRIPT = Path(__file__).with_name("sharded_steps.py")
+
+
+def start(out, data, *arguments):
+    command = [sys.executable, str(SCRIPT), str(out), str(data), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(*processes):
+    for process in processes:
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, output
+
+
+@pytest.mark.slow
+def test_devices_and_processes_change_nothing(data, tmp_path):
+    """One device; 8 data-parallel; 2 x 4 fsdp; and 2 processes of 4 devices each."""
+    one, two = tmp_path / "one.npz", tmp_path / "two.npz"
+    finish(start(one, data, "1x1", "8x1", "2x4"))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    finish(
+        *(start(two, data, "2x4", "--join", port, i) for i in (0, 1)),
+    )
+    alone, joined = np.load(one), np.load(two)
+    for results, mesh in ((alone, "8x1"), (alone, "2x4"), (joined, "2x4")):
+        for dtype, kind, tolerance in (
+            ("float64", "params", 1e-9),
+            ("float64", "losses", 1e-12),
+            ("float32", "losses", 1e-5),
+        ):
+            np.testing.assert_allclose(
+                results[f"{dtype}/{mesh}/{kind}"],
+                alone[f"{dtype}/1x1/{kind}"],
+                rtol=tolerance,
+                err_msg=f"{dtype} {mesh} {kind}",
+            )
+
+
+def test_meshes_that_do_not_divide_are_refused():
+    with pytest.raises(InputError, match=r"config.fsdp: expected a divisor of 1 devices, found 2"):
+        make_mesh(2, 8, jax.devices()[:1])
+    with pytest.raises(InputError, match=r"multiple of 8 devices.*found 6"):
+        make_mesh(1, 6, devices=[None] * 8)
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 8, 1, 5, 2, 7, 4, 6]])
+def test_hand_written_kernels_see_the_rows_of_their_device(lengths):
+    mesh, flash = make_mesh(2, 8), get_attention_fn("flash")
+    rng = np.random.default_rng(0)
+    qkv = [jnp.asarray(rng.normal(size=(8, 8, 1, 16)), jnp.float32) for _ in range(3)]
+    lengths = None if lengths is None else jnp.asarray(lengths, jnp.int32)
+    arguments = (*qkv, lengths)
+
+    def gradient(attention_fn):
+        def total(query, key, value, lengths):
+            return jnp.square(attention_fn(query, key, value, lengths)).sum()
+
+        return jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+
+    split = jax.device_put(arguments, batch_sharding(mesh))
+    found = gradient(shard_attention(flash, mesh))(*split)
+    for a, b in zip(found, gradient(flash)(*arguments), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        assert a.sharding.is_equivalent_to(batch_sharding(mesh), 4)

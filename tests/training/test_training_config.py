@@ -1,0 +1,95 @@
+"""Configurations: those of configs/, and what is refused."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from settings import small_config
+
+from rf_jax.errors import InputError
+from rf_jax.training_config import (
+    default_config,
+    load_training_config,
+    parse_training_config,
+    save_or_compare,
+)
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = [
+    path
+    for path in sorted((ROOT / "configs").glob("*.py"))
+    if path.stem != "common" and not path.stem.startswith("data_")
+]
+
+
+@pytest.fixture(autouse=True)
+def root_on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_load_and_say_their_command(path):
+    config = load_training_config(str(path), [])
+    assert f"python train.py --config configs/{path.name} " in path.read_text()
+    assert parse_training_config(config.to_dict()) == config
+    offline = path.stem in ("tiny", "debug")
+    assert (config.lpips_weight == 0) == offline
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.batchsize=3", "batch_size"),
+        ("--config.batch_size=three", "three"),
+        ("--config.data.view=1", "views"),
+        ("--config.batch_size=0", "config.batch_size: expected at least 1, found 0"),
+        ("--config.accumulation_steps=3", "divisor of batch_size 2"),
+        ("--config.data.resolution=100", "multiple of 8, found 100"),
+        ("--config.precision=fp64", "config.precision: expected one of"),
+        ("--config.ema_decay=1.5", "config.ema_decay: expected a number in"),
+        ("--config.model.num_heads=5", "does not split into 5 heads"),
+        ("--config.model.use_ldr=True", "use_ldr"),
+        ("--config.data.crop=256", "at most resolution"),
+    ],
+)
+def test_bad_overrides_are_named(override, message):
+    with pytest.raises(InputError, match=message):
+        load_training_config(str(ROOT / "configs" / "debug.py"), [override])
+
+
+def test_overrides_reach_every_level():
+    config = load_training_config(
+        str(ROOT / "configs" / "debug.py"),
+        ["--config.data.path=x", "--config.data.crop=64", "--config.lpips_weights=w",
+         "--config.model.performer_features=8", "--config.model.dpt_out_channels=(1,2,3,4)"],
+    )  # fmt: skip
+    assert (config.data.path, config.data.crop, config.lpips_weights) == ("x", 64, "w")
+    assert config.model.performer_features == 8
+    assert config.model.dpt_out_channels == (1, 2, 3, 4)
+
+
+def test_own_configs_with_unknown_keys_name_the_nearest():
+    values = small_config("x").to_dict()
+    with pytest.raises(InputError, match=r"config.learning_rates: unknown key.*'learning_rate'"):
+        parse_training_config(values | {"learning_rates": 1.0})
+    config = default_config(small_config("x").model)
+    with pytest.raises(AttributeError, match="learning_rate"):
+        config.learning_rates = 1.0
+
+
+def test_a_workdir_of_another_config_is_refused(tmp_path):
+    config = small_config("x")
+    save_or_compare(config, tmp_path)
+    save_or_compare(dataclasses.replace(config, total_steps=9, keep_last=1), tmp_path)
+    with pytest.raises(InputError, match=r"seed was 0, is 1.*choose another"):
+        save_or_compare(dataclasses.replace(config, seed=1), tmp_path)
+
+
+def test_command_line_reports_in_one_line(tmp_path):
+    command = [sys.executable, "train.py", "--config", "configs/debug.py", "--workdir"]
+    command += [str(tmp_path / "w"), "--config.batchsize=3"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1 and "batch_size" in result.stderr

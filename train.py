@@ -1,0 +1,67 @@
+"""Trains a RenderFormer network.
+
+    python train.py --config configs/tiny.py --workdir workdirs/tiny
+    python train.py --config configs/base_256.py --workdir W --config.batch_size=64
+
+Run it again with the same --workdir to continue. On several nodes give --multi_process.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import jax
+
+from rf_jax.errors import InputError, run_command_line
+from rf_jax.rendering import enable_compilation_cache
+from rf_jax.training import train_and_evaluate
+from rf_jax.training_config import load_training_config
+
+
+def parse_args() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="a file of configs/; --config.KEY=VALUE changes a key")
+    add("--workdir", type=Path, required=True, help="folder of the run; made if missing")
+    add(
+        "--multi_process",
+        action="store_true",
+        help="one of several processes, as SLURM, Open MPI or Kubernetes started them; elsewhere "
+        "give also the next three",
+    )
+    add("--coordinator", help="host:port of process 0")
+    add("--num_processes", type=int)
+    add("--process_id", type=int)
+    args, overrides = parser.parse_known_args()
+    unknown = [text for text in overrides if not text.startswith("--config.")]
+    if unknown:
+        parser.error(f"unknown options {' '.join(unknown)}; keys are --config.KEY=VALUE")
+    return args, overrides
+
+
+def connect(args: argparse.Namespace) -> None:
+    """Joins the other processes."""
+    try:
+        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"--multi_process: the processes cannot be joined ({reason}); give --coordinator, "
+            "--num_processes and --process_id"
+        ) from error
+
+
+def main() -> None:
+    args, overrides = parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    config = load_training_config(args.config, overrides)
+    if args.multi_process or args.coordinator:
+        connect(args)
+    enable_compilation_cache()
+    train_and_evaluate(config, args.workdir)
+
+
+if __name__ == "__main__":
+    run_command_line(main)
