@@ -34,10 +34,13 @@ class Template:
       num_objects: least and most.
       sphere_scale: four times the radius of an object's bounding sphere.
       max_faces: of an object; the triangle budget may allow fewer.
-      shapes: any object, thin ones, or the special few (all, or those for scenes of several).
+      shapes: any object, thin ones, blocks (boxes and superquadrics), or the special few (all, or
+        those for scenes of several).
       smooth_ratio: how many objects and walls are smoothly shaded.
       jitter: move, turn and stretch the background pieces.
       floor_offset: height of the floor above -1, before scenes are halved.
+      standing: objects stand on the floor of a room without jitter, turned about the vertical
+        only, their bounding spheres between the walls; else they float anywhere.
     """
 
     family: Family
@@ -45,10 +48,11 @@ class Template:
     num_objects: tuple[int, int]
     sphere_scale: Interval = (0.8, 1.8)
     max_faces: FaceCount = 1188
-    shapes: Literal["any", "thin", "special", "special_multi"] = "any"
+    shapes: Literal["any", "thin", "blocks", "special", "special_multi"] = "any"
     smooth_ratio: Fraction = 0.5
     jitter: bool = True
     floor_offset: Interval = (0.15, 0.25)
+    standing: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +71,7 @@ class SamplerConfig:
       target_jitter: of these targets, along each axis.
       up_jitter: of the cameras' up vectors.
       fov: full field of view.
+      specular_ratio: part of a material's reflectance that is specular, at most 1.
       mesh_files: a folder, or a text file with one path a line, of .obj, .glb and .ply files;
         None: built-in shapes.
       avoid_collisions: try to keep the objects' bounding spheres apart.
@@ -84,6 +89,7 @@ class SamplerConfig:
     target_jitter: NonNegative = 0.2
     up_jitter: NonNegative = 0.1
     fov: Interval = (30.0, 60.0)
+    specular_ratio: Interval = (0.0, 1.0)
     mesh_files: str | None = None
     avoid_collisions: bool = False
 
@@ -226,6 +232,13 @@ def parse_config(value: dict[str, Any]) -> DataConfig:
         raise InputError("val_fraction + test_fraction: expected at most 1")
     if not 0 < sampler.fov[0] <= sampler.fov[1] < 180:
         raise InputError(f"sampler.fov: expected degrees in (0, 180), found {list(sampler.fov)}")
+    if sampler.specular_ratio[1] > 1:
+        raise InputError(
+            f"sampler.specular_ratio: expected at most 1, found {sampler.specular_ratio[1]}"
+        )
+    for i, template in enumerate(sampler.templates):
+        if template.standing and template.jitter:
+            raise InputError(f"sampler.templates[{i}]: standing objects need jitter = False")
     if not sum(template.weight for template in sampler.templates) > 0:
         raise InputError("sampler.templates: expected a weight above 0, found none")
     _check_budgets(sampler)

@@ -59,7 +59,7 @@ def sample_scene(config: SamplerConfig, rng: np.random.Generator, name: str) -> 
     num_objects = _integer(rng, template.num_objects)
     num_lights = _integer(rng, config.num_lights)
     max_faces = config.object_budget(template, num_lights, num_objects)
-    objects = dict(sample_background(template, rng))
+    objects = dict(sample_background(config, template, rng))
     placed, shapes = sample_objects(config, template, num_objects, max_faces, rng)
     objects |= placed
     objects |= sample_lights(config, template.family, num_lights, rng)
@@ -72,12 +72,14 @@ def sample_template(templates: tuple[Template, ...], rng: np.random.Generator) -
     return templates[rng.choice(len(templates), p=weights / weights.sum())]
 
 
-def sample_background(template: Template, rng: np.random.Generator) -> dict[str, SceneObject]:
+def sample_background(
+    config: SamplerConfig, template: Template, rng: np.random.Generator
+) -> dict[str, SceneObject]:
     """The walls and the floor, each a grid of 2x2 before it is halved."""
     objects = {}
     for piece in WALLS[template.family]:
         transform = _background_transform(template, piece, rng)
-        material = sample_material(template.smooth_ratio, "per-triangle", rng)
+        material = sample_material(config, template, "per-triangle", rng)
         objects[f"background_{piece}"] = SceneObject(f"{piece}.obj", transform, material)
     return objects
 
@@ -114,12 +116,15 @@ def sample_objects(
         if config.avoid_collisions:
             position = _free_position(position, sphere_scale, spheres, rng)
         spheres.append((position, sphere_scale))
+        rotation = rng.uniform(-180, 180, 3)
+        if template.standing:
+            # The height follows from the mesh, which is made later
+            position = position * (max(1 - sphere_scale / 2, 0), max(1 - sphere_scale / 2, 0), 0)
+            rotation[:2] = 0
         objects[f"random_object_{i}"] = SceneObject(
             path,
-            _transform(
-                HALF * position, rng.uniform(-180, 180, 3), (HALF * sphere_scale,) * 3, True
-            ),
-            sample_material(template.smooth_ratio, "per-shading-group", rng),
+            _transform(HALF * position, rotation, (HALF * sphere_scale,) * 3, True),
+            sample_material(config, template, "per-shading-group", rng),
         )
         shapes[path] = Shape(template.shapes, int(rng.integers(2**32)), max_faces)
     return objects, shapes
@@ -144,13 +149,15 @@ def _free_position(
     return position
 
 
-def sample_material(smooth_ratio: float, random_type: str, rng: np.random.Generator) -> Material:
+def sample_material(
+    config: SamplerConfig, template: Template, random_type: str, rng: np.random.Generator
+) -> Material:
     """A grey specular and a coloured diffuse reflectance that add up to at most 1."""
-    total, ratio = rng.uniform(0.9, 1.0), rng.uniform(0, 1)
+    total, ratio = rng.uniform(0.9, 1.0), rng.uniform(*config.specular_ratio)
     specular = total * ratio
     diffuse = total * (1 - ratio) * rng.uniform(0, 1, 3)
     roughness = np.clip(np.exp(rng.uniform(np.log(0.06), np.log(1.055))) - 0.05, 0.01, 1.0)
-    smooth = bool(rng.random() < smooth_ratio)
+    smooth = bool(rng.random() < template.smooth_ratio)
     colored, seed = rng.random() < 0.5, int(rng.integers(10_001))
     return Material(
         diffuse=_vector(diffuse),

@@ -14,11 +14,15 @@ from rf_jax.datagen.sampler import SampledScene, sample_scene, scene_rng
 from rf_jax.datagen.shapes import LIGHT_EDGE, background_mesh, make_mesh
 from rf_jax.errors import InputError
 from rf_jax.scene import build_scene, primitives
+from rf_jax.scene.mesh import normalize_to_unit_sphere
 from rf_jax.scene.primitives import Mesh
 from rf_jax.structs import Scene
 
 MIN_DISTANCE = 0.01
 """Between a camera and the nearest surface."""
+
+FLOOR_HEIGHT = -0.5
+"""Of a room without jitter, in world units."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,8 @@ def generate_scene(
     rng = scene_rng(config.seed, index, attempt)
     sampled = sample_scene(config.sampler, rng, scene_name(index))
     meshes = _meshes(config.sampler, sampled, files)
+    if sampled.template.standing:
+        sampled = _on_the_floor(sampled, meshes)
     scene = build_scene(sampled.description, ".", lambda path: _trimesh(meshes[path.name]))
     # As stored: what is rendered must be what the network will read
     scene = scene.replace(texture=scene.texture.astype(np.float16).astype(np.float32))
@@ -91,6 +97,23 @@ def _meshes(
         else:
             meshes[path] = _fixed_mesh(path, config.background_cells)
     return meshes
+
+
+def _on_the_floor(sampled: SampledScene, meshes: dict[str, Mesh]) -> SampledScene:
+    """The scene with its random objects lowered or lifted until they touch the floor."""
+    objects = dict(sampled.description.objects)
+    for name, scene_object in objects.items():
+        if scene_object.mesh_path in sampled.shapes:
+            transform = scene_object.transform
+            # Turned about the vertical only, so its lowest vertex is the mesh's
+            mesh = normalize_to_unit_sphere(_trimesh(meshes[scene_object.mesh_path]))
+            height = FLOOR_HEIGHT - transform.scale[2] * float(mesh.vertices[:, 2].min())
+            transform = dataclasses.replace(
+                transform, translation=(*transform.translation[:2], height)
+            )
+            objects[name] = dataclasses.replace(scene_object, transform=transform)
+    description = dataclasses.replace(sampled.description, objects=objects)
+    return dataclasses.replace(sampled, description=description)
 
 
 @functools.cache

@@ -36,6 +36,7 @@ def test_overrides():
             "sampler.max_triangles=100",
             r"templates\[0\]: 1 objects in a corner of 100 triangles leave",
         ),
+        ("sampler.specular_ratio=(0.0, 1.5)", "specular_ratio: expected at most 1, found 1.5"),
         ("render.spp=0", "render.spp: expected at least 1, found 0"),
         ("render.renderer=povray", 'renderer: expected one of "mitsuba", "cycles"'),
     ],
@@ -58,6 +59,13 @@ def test_no_weight():
     for template in config["sampler"]["templates"]:
         template["weight"] = 0
     with pytest.raises(InputError, match=r"sampler\.templates: expected a weight above 0"):
+        parse_config(config)
+
+
+def test_standing_needs_a_room_without_jitter():
+    config = load_config(str(CONFIGS / "data_rooms.py")).to_dict()
+    config["sampler"]["templates"][0]["jitter"] = True
+    with pytest.raises(InputError, match=r"templates\[0\]: standing objects need jitter = False"):
         parse_config(config)
 
 

@@ -82,7 +82,7 @@ def test_full_textures_hold_the_same(tiny_config, tmp_path):
 
 
 def test_a_scene_of_1500_triangles_is_below_a_megabyte(tmp_path):
-    config = load_config(str(CONFIGS / "data_512.py"))
+    config = load_config(str(CONFIGS / "data_512.py"), ["--config.render.denoise=False"])
     for index in range(20):
         outcome = make(config, tmp_path, index=index)
         if outcome.entry["triangles"] >= 1500:

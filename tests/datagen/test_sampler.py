@@ -21,7 +21,7 @@ from rf_jax.scene import load_scene
 
 COUNT = 2000
 SMALLEST_P = 1e-4  # per quantity; the seeds are fixed, so that a pass stays a pass
-NAMES = ("data_tiny.py", "data_256.py", "data_512.py")
+NAMES = ("data_rooms.py", "data_tiny.py", "data_256.py", "data_512.py")
 
 GOLDEN_POSITION = (-0.502458214, 1.488258044, 0.227972213)
 GOLDEN_FOV = 46.81427856
@@ -302,3 +302,24 @@ def test_views_within_a_surface_are_not_good(config):
     cameras = scene.camera_to_world.copy()
     cameras[1, :3, 3] = scene.triangles[5].mean(axis=0) + 0.003
     assert good_views(scene.replace(camera_to_world=cameras)).tolist() == [True, False, True, True]
+
+
+def test_standing_objects_touch_the_floor_between_the_walls():
+    config = load_config(str(CONFIGS / "data_rooms.py"))
+    for index in range(50):
+        generated = generate_scene(config, index, 0, ())
+        lamp = generated.scene.texture[:, 10:].any(axis=1)
+        walls = 4 * 2 * config.sampler.background_cells**2
+        blocks = generated.scene.triangles[walls:][~lamp[walls:]].reshape(-1, 3)
+        assert blocks[:, 2].min() == pytest.approx(-0.5, abs=1e-6)
+        assert np.abs(blocks[:, :2]).max() <= 0.5 + 1e-6
+        for _, placed in objects([generated.sampled], "random_object"):
+            assert placed.transform.rotation[:2] == (0.0, 0.0)
+
+
+def test_the_specular_part_can_be_bounded():
+    config = load_config(str(CONFIGS / "data_rooms.py"))
+    scenes = [sample_scene(config.sampler, scene_rng(0, i, 0), "s") for i in range(200)]
+    materials = [value.material for _, value in objects(scenes, "background")]
+    assert max(m.specular[0] for m in materials) <= 0.2
+    assert max(max(m.diffuse) for m in materials) > 0.8

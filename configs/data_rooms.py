@@ -1,0 +1,55 @@
+"""A small world to learn on a laptop: 64x64 images of one room, one or two blocks, one light.
+
+python -m rf_jax.datagen --config configs/data_rooms.py --output_dir data/rooms
+
+The room is the bundled Cornell box's, its walls and blocks of any colour, the camera before the
+open side. Held-out scenes, with four times the samples and none of the training set's seed:
+
+python -m rf_jax.datagen --config configs/data_rooms.py --output_dir data/rooms_test \
+    --config.seed=1 --config.num_scenes=100 --config.val_fraction=0 --config.test_fraction=1 \
+    --config.render.spp=256
+
+Time: about 20 minutes for 4,000 scenes on two CPU cores.
+Result: 4,000 files of 4 views (16,000 images), index.jsonl.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.num_scenes = 4000
+    config.seed = 0
+    config.val_fraction = 0.02
+    config.test_fraction = 0.0
+    config.sampler = ConfigDict()
+    config.sampler.max_triangles = 232
+    config.sampler.background_cells = 4
+    config.sampler.num_lights = (1, 1)
+    config.sampler.light_radiance = (3500.0, 5000.0)
+    config.sampler.camera_distance = (1.8, 2.1)
+    config.sampler.target_jitter = 0.1
+    config.sampler.up_jitter = 0.0
+    config.sampler.fov = (35.0, 42.0)
+    config.sampler.specular_ratio = (0.0, 0.2)
+    config.sampler.templates = (
+        {
+            "family": "box",
+            "weight": 1,
+            "num_objects": (1, 2),
+            "sphere_scale": (0.9, 1.5),
+            "max_faces": 48,
+            "shapes": "blocks",
+            "smooth_ratio": 0.0,
+            "jitter": False,
+            "standing": True,
+        },
+    )
+    config.render = ConfigDict()
+    config.render.renderer = "mitsuba"
+    config.render.variant = "auto"
+    config.render.resolution = 64
+    config.render.spp = 32
+    config.render.max_depth = 6
+    config.render.denoise = False
+    return config.lock()
