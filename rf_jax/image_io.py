@@ -24,15 +24,25 @@ _VIDEO_OPTIONS = shlex.split(
 )
 
 
-def save_exr(path: str | os.PathLike, image: NDArray[np.float32]) -> None:
+def save_exr(path: str | os.PathLike, image: NDArray[np.float32], half: bool = False) -> None:
     """Writes a linear image [H, W, 3] (RGB) or [H, W, 4] (RGBA) as float32, without loss.
 
+    Args:
+      half: rounds to float16, a third to a half of the bytes.
+
     Raises:
-      InputError: another shape or dtype, values that are not finite, or an unwritable path.
+      InputError: another shape or dtype, values that are not finite (or beyond float16, where that
+        is written), or an unwritable path.
     """
     image = _checked(path, image, np.float32, (3, 4))
+    if half:
+        with np.errstate(over="ignore"):  # to inf, which is refused
+            image = image.astype(np.float16)
     if bad := np.count_nonzero(~np.isfinite(image)):
-        raise InputError(f"{path}: {bad} of {image.size} image values are nan or inf; not written")
+        kind = image.dtype.name
+        raise InputError(
+            f"{path}: {bad} of {image.size} image values are nan or inf in {kind}; not written"
+        )
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     # OpenEXR ignores strides: anything but a contiguous array comes out scrambled.
     channels = {"RGBA"[: image.shape[-1]]: np.ascontiguousarray(image)}

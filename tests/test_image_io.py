@@ -109,6 +109,18 @@ def test_exr_reads_rgb_among_other_channels_and_half_floats(tmp_path):
     np.testing.assert_array_equal(loaded, rgb)
 
 
+def test_half_exr_is_rounded_and_smaller(tmp_path):
+    image = np.random.default_rng(0).random((64, 64, 3), np.float32)
+    save_exr(tmp_path / "half.exr", image, half=True)
+    save_exr(tmp_path / "full.exr", image)
+    loaded = load_exr(tmp_path / "half.exr")
+    np.testing.assert_array_equal(loaded, image.astype(np.float16))
+    sizes = [(tmp_path / name).stat().st_size for name in ("half.exr", "full.exr")]
+    assert sizes[0] < 0.6 * sizes[1]
+    with pytest.raises(InputError, match="12 of 12 image values are nan or inf in float16"):
+        save_exr(tmp_path / "a.exr", np.full((2, 2, 3), 1e5, np.float32), half=True)
+
+
 def test_exr_without_rgb_lists_what_it_has(tmp_path):
     _save_any_exr(tmp_path / "a.exr", Y=np.ones((2, 2), np.float32))
     with pytest.raises(InputError, match=r"a\.exr: expected channels R, G, B, found Y"):

@@ -80,6 +80,19 @@ def load_images(path: str | Path, views: Sequence[int] | None = None) -> np.ndar
     return images
 
 
+def has_images(path: str | Path) -> bool:
+    """Whether a file holds ground truth, as training files do.
+
+    Raises:
+      InputError: not an HDF5 file.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return "img" in file
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path}: not a complete HDF5 file ({error})") from error
+
+
 def images_side(path: str | Path) -> int:
     """The image side H of a training file in pixels, without reading the images.
 
