@@ -4,6 +4,7 @@ python -m rf_jax.datagen --config configs/data_tiny.py --output_dir data/tiny
 python -m rf_jax.datagen --config configs/data_256.py --output_dir data/rooms --config.seed=1
 python -m rf_jax.datagen --config configs/data_tiny.py --dry_run      # the distribution only
 python -m rf_jax.datagen inspect data/tiny                            # check files, contact sheet
+python -m rf_jax.datagen path_trace scene.json                        # ground truth of any scene
 
 A run that was stopped goes on where it was: give the same command again.
 """
@@ -12,12 +13,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from rf_jax.datagen.config import DataConfig, load_config
+from rf_jax.datagen.config import DataConfig, RenderConfig, load_config
 from rf_jax.datagen.dataset import make_dataset
 from rf_jax.datagen.report import dry_run, inspect_dataset
 from rf_jax.datagen.scene_files import RunOptions
+from rf_jax.datagen.trace import trace_files
 from rf_jax.datagen.workers import cpu_count
 from rf_jax.errors import InputError, run_command_line
+from rf_jax.scene import find_scene_files
 
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
@@ -54,6 +57,8 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
 def main() -> None:
     if sys.argv[1:2] == ["inspect"]:
         return _inspect(sys.argv[2:])
+    if sys.argv[1:2] == ["path_trace"]:
+        return _path_trace(sys.argv[2:])
     args, overrides = parse_args()
     config = load_config(args.config, overrides)
     if args.num_workers is not None and args.num_workers < 1:
@@ -72,6 +77,27 @@ def _inspect(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m rf_jax.datagen inspect")
     parser.add_argument("folder", type=Path, help="a dataset")
     print(inspect_dataset(parser.parse_args(arguments).folder))
+
+
+def _path_trace(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m rf_jax.datagen path_trace",
+        description="Path-traces NAME_truth_view_0.exr and so on, linear RGB, which render.py "
+        "compares its images with where they lie beside the scene file NAME.",
+    )
+    add = parser.add_argument
+    add("scene", help="a .json or .h5 scene, a folder of them, or the name of a bundled scene")
+    add("--resolution", type=int, default=64, help="image side in pixels (default: 64)")
+    add("--spp", type=int, default=1024, help="samples a pixel (default: 1024)")
+    add("--max_depth", type=int, default=6, help="2 is direct light only (default: 6)")
+    add("--output_dir", type=Path, help="default: beside each scene file")
+    args = parser.parse_args(arguments)
+    for name in ("resolution", "spp", "max_depth"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name}: expected at least 1, found {getattr(args, name)}")
+    config = RenderConfig(args.resolution, args.spp, args.max_depth)
+    written = trace_files(find_scene_files(args.scene), config, args.output_dir)
+    print(f"{len(written)} images -> {written[0].parent}/")
 
 
 def _summary(config: DataConfig, entries: list[dict], folder: Path) -> str:

@@ -49,30 +49,34 @@ def load_scene(path: str | Path) -> Scene:
         return build_scene(description, path.parent)
 
 
-def find_scene_files(path: str | Path) -> list[Path]:
-    """The file itself, or the `*.h5` of a folder in natural order (frame_2 before frame_10).
+def find_scene_files(source: str | Path) -> list[Path]:
+    """The files of a scene or an animation.
+
+    Args:
+      source: a scene file; a folder of frames, all `.h5` or all `.json`, which are taken in natural
+        order (frame_2 before frame_10); or the name of a bundled scene.
 
     Raises:
-      InputError: there is no such file or folder, or the folder has no `*.h5`.
+      InputError: there is no such thing, or the folder has no frames, or both kinds.
     """
-    path = Path(path)
-    if not path.is_dir():
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
-        return [path]
-    files = sorted(path.glob("*.h5"), key=_natural_key)
-    if not files:
-        raise InputError(f"{path}: expected *.h5 files in this folder, found none")
-    return files
+    path = Path(source)
+    if not path.exists():
+        if str(source) not in bundled_scene_names():
+            raise InputError(
+                f"{source}: no such scene file or folder, nor a bundled scene "
+                f"({', '.join(bundled_scene_names())})"
+            )
+        path = bundled_scene(str(source))
+    return _frames(path) if path.is_dir() else [path]
 
 
 def bundled_scene_names() -> list[str]:
     """The names that `bundled_scene` accepts."""
-    return sorted(path.parent.name for path in _BUNDLED.glob("*/scene.json"))
+    return sorted({path.parent.name for path in _BUNDLED.glob("*/*.json")})
 
 
 def bundled_scene(name: str) -> Path:
-    """The JSON file of a scene that comes with the package.
+    """The JSON file of a scene that comes with the package; of an animation, the folder of frames.
 
     Raises:
       InputError: no such scene; lists those there are.
@@ -80,7 +84,21 @@ def bundled_scene(name: str) -> Path:
     names = bundled_scene_names()
     if name not in names:
         raise InputError(f"no bundled scene named {name!r}; there are {', '.join(names)}")
-    return _BUNDLED / name / "scene.json"
+    still = _BUNDLED / name / "scene.json"
+    return still if still.exists() else still.parent
+
+
+def _frames(folder: Path) -> list[Path]:
+    h5_files = list(folder.glob("*.h5"))
+    # Generated data have their configuration beside them
+    json_files = [path for path in folder.glob("*.json") if path.name != "config.json"]
+    if h5_files and json_files:
+        raise InputError(
+            f"{folder}: expected *.h5 or *.json files, found both; separate them into two folders"
+        )
+    if not h5_files and not json_files:
+        raise InputError(f"{folder}: expected *.h5 or *.json files in this folder, found none")
+    return sorted(h5_files + json_files, key=_natural_key)
 
 
 def _natural_key(path: Path) -> list[tuple[int, str]]:

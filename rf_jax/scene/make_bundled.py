@@ -1,22 +1,44 @@
-"""Writes the scenes that come with the package: `python -m rf_jax.scene.make_bundled`."""
+"""Writes the scenes that come with the package, in the world of `configs/data_rooms.py`.
+
+python -m rf_jax.scene.make_bundled
+for scene in cornell_box blue_room turning_block; do      # their ground truth
+  python -m rf_jax.datagen path_trace $scene --spp 4096
+done
+"""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
+from rf_jax.atomic import atomic_path
 from rf_jax.scene import primitives
 from rf_jax.scene.schema import Camera, Material, SceneDescription, SceneObject, Transform
 
 ASSETS = Path(__file__).parent.parent / "assets" / "scenes"
 
+FRAMES = 24
+HALF_TURN = 180.0
+"""After which a block looks as before."""
+
+
+def _slab(width: float, depth: float) -> primitives.Mesh:
+    """A block of height 1 with its sides cut in three: 48 triangles."""
+    corners = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * [width / 2, depth / 2]
+    part = np.arange(3)[:, None] / 3
+    outline = corners[:, None] * (1 - part) + np.roll(corners, -1, axis=0)[:, None] * part
+    return primitives.extrusion(outline.reshape(-1, 2), layers=1)
+
+
 MESHES = {
-    "plane.obj": primitives.plane_grid(8),
-    "box.obj": primitives.box(6),
-    "sphere.obj": primitives.icosphere(2),
-    "knot.obj": primitives.torus_knot(2, 3, tube_radius=0.07, steps=44, sides=13),
+    "plane.obj": primitives.plane_grid(4),
+    "box.obj": primitives.box(2),
+    "slab.obj": _slab(0.95, 0.35),
+    "gem.obj": primitives.superquadric((1.25, 1.0), rows=5, columns=6),
     "light.obj": primitives.equilateral_triangle(0.0707),
 }
+
+Vector = tuple[float, float, float]
 
 ZERO = (0.0, 0.0, 0.0)
 
@@ -30,99 +52,98 @@ ROOM = {
 
 
 def main(folder: Path = ASSETS) -> None:
-    """Writes `scene.json` and its meshes for each scene into a folder of its name."""
-    for description in (cornell_box(), spheres(), knot()):
-        target = folder / description.scene_name
-        target.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(description.to_dict(), indent=2)
-        (target / "scene.json").write_text(text + "\n")
-        for name in {scene_object.mesh_path for scene_object in description.objects.values()}:
-            _write_obj(target / name, *MESHES[name])
+    """Writes each scene into a folder of its name: `scene.json` or frames, and their meshes."""
+    _write(folder, [cornell_box()])
+    _write(folder, [blue_room()])
+    _write(folder, [turning_block(frame) for frame in range(FRAMES)])
 
 
 def cornell_box() -> SceneDescription:
     """Two boxes in a room with a red and a green wall."""
+    gray = (0.5, 0.5, 0.5)
     objects = {
-        "floor": _wall("floor", (0.6, 0.6, 0.6)),
-        "back_wall": _wall("back_wall", (0.6, 0.6, 0.6)),
-        "left_wall": _wall("left_wall", (0.6, 0.06, 0.05)),
-        "right_wall": _wall("right_wall", (0.1, 0.45, 0.08)),
-        "tall_box": _box((-0.17, 0.14, -0.2), 18.0, (0.28, 0.28, 0.6), roughness=0.25),
-        "short_box": _box((0.18, -0.15, -0.35), -17.0, (0.3, 0.3, 0.3), roughness=0.6),
-        "light": _light((0.0, 0.0, 2.2), 5000.0),
+        **_walls((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (0.6, 0.06, 0.05), (0.1, 0.45, 0.08)),
+        "tall_box": _block("box.obj", (-0.17, 0.14), 18.0, (0.28, 0.28, 0.6), gray, 0.25),
+        "short_box": _block("box.obj", (0.18, -0.15), -17.0, (0.3, 0.3, 0.3), gray, 0.6),
+        "light": _light((0.35, -0.6, 2.1), (16.0, 9.0, 0.0), 3700.0),
     }
     return _scene("cornell_box", objects, Camera((0.0, -2.0, 0.0), ZERO, (0.0, 0.0, 1.0), 38.0))
 
 
-def spheres() -> SceneDescription:
-    """Three spheres from rough to glossy on a floor before a wall."""
+def blue_room() -> SceneDescription:
+    """A slab and a gem between a blue and an orange wall, lit from the right."""
     objects = {
-        "floor": _wall("floor", (0.35, 0.35, 0.4)),
-        "back_wall": _wall("back_wall", (0.55, 0.5, 0.4)),
-        "rough_sphere": _sphere(-0.32, (0.6, 0.25, 0.1), 0.3, 0.7),
-        "satin_sphere": _sphere(0.0, (0.15, 0.4, 0.25), 0.5, 0.3),
-        "glossy_sphere": _sphere(0.32, (0.05, 0.1, 0.2), 0.75, 0.08),
-        "light_above": _light((-0.4, -0.5, 2.2), 2500.0),
-        "light_front": _light((0.9, -1.7, 1.3), 2000.0),
+        **_walls((0.45, 0.42, 0.4), (0.3, 0.36, 0.45), (0.05, 0.2, 0.7), (0.85, 0.4, 0.06)),
+        "slab": _block("slab.obj", (-0.22, 0.2), 25.0, (0.5, 0.5, 0.54), (0.7, 0.65, 0.5), 0.4),
+        "gem": _block("gem.obj", (0.17, -0.12), 10.0, (0.42, 0.42, 0.48), (0.1, 0.5, 0.35), 0.5),
+        "light": _light((0.75, -1.0, 1.95), (27.0, 20.0, 0.0), 4000.0),
     }
-    camera = Camera((0.0, -1.75, 0.35), (0.0, 0.0, -0.2), (0.0, 0.0, 1.0), 36.0)
-    return _scene("spheres", objects, camera)
+    camera = Camera((-0.3, -1.9, 0.25), (0.0, 0.0, -0.05), (0.0, 0.0, 1.0), 38.0)
+    return _scene("blue_room", objects, camera)
 
 
-def knot() -> SceneDescription:
-    """A glossy torus knot in the corner of a room."""
-    surface = _material((0.5, 0.32, 0.05), 0.4, 0.2, smooth=True)
-    placement = Transform((0.02, 0.0, -0.05), (70.0, 0.0, 25.0), (0.8, 0.8, 0.8), normalize=False)
+def turning_block(frame: int) -> SceneDescription:
+    """A slab that turns about the vertical beside a small box that stands still."""
+    turn = 20.0 + HALF_TURN * frame / FRAMES
     objects = {
-        "floor": _wall("floor", (0.5, 0.5, 0.5)),
-        "back_wall": _wall("back_wall", (0.2, 0.35, 0.55)),
-        "right_wall": _wall("right_wall", (0.55, 0.5, 0.45)),
-        "knot": SceneObject("knot.obj", placement, surface),
-        "light_above": _light((-0.5, -0.6, 2.1), 2500.0),
-        "light_left": _light((-1.9, -0.9, 0.9), 1800.0),
+        **_walls((0.45, 0.45, 0.45), (0.45, 0.42, 0.36), (0.7, 0.5, 0.1), (0.35, 0.15, 0.6)),
+        "slab": _block("slab.obj", (0.13, 0.12), turn, (0.5, 0.5, 0.54), (0.7, 0.18, 0.1), 0.3),
+        "box": _block("box.obj", (-0.24, -0.27), 25.0, (0.26, 0.26, 0.26), (0.15, 0.45, 0.65), 0.5),
+        "light": _light((-0.75, -0.5, 2.0), (14.0, -20.0, 0.0), 4000.0),
     }
-    camera = Camera((-1.1, -1.3, 0.5), (0.05, 0.05, -0.05), (0.0, 0.0, 1.0), 40.0)
-    return _scene("knot", objects, camera)
+    camera = Camera((0.2, -1.95, 0.25), (0.0, 0.0, -0.05), (0.0, 0.0, 1.0), 38.0)
+    return _scene("turning_block", objects, camera)
 
 
 def _scene(name: str, objects: dict[str, SceneObject], camera: Camera) -> SceneDescription:
     return SceneDescription(name, "1.0", objects, (camera,))
 
 
-def _material(
-    diffuse: tuple[float, float, float], specular: float, roughness: float, smooth: bool
-) -> Material:
-    return Material(diffuse, (specular,) * 3, roughness, ZERO, smooth)
+def _walls(floor: Vector, back: Vector, left: Vector, right: Vector) -> dict[str, SceneObject]:
+    """The room's four sides in these diffuse colours."""
+    return {
+        name: SceneObject("plane.obj", transform, _material(diffuse, 0.02, 0.9))
+        for (name, transform), diffuse in zip(ROOM.items(), (floor, back, left, right), strict=True)
+    }
 
 
-def _wall(name: str, diffuse: tuple[float, float, float]) -> SceneObject:
-    return SceneObject("plane.obj", ROOM[name], _material(diffuse, 0.02, 0.9, smooth=False))
-
-
-def _box(
-    translation: tuple[float, float, float],
+def _block(
+    mesh: str,
+    position: tuple[float, float],
     turn: float,
-    scale: tuple[float, float, float],
+    scale: Vector,
+    diffuse: Vector,
     roughness: float,
 ) -> SceneObject:
-    """A box turned about the vertical; its x and y scale agree, or the turn would shear it."""
+    """A mesh of height 1 that stands on the floor at x, y, turned by degrees about the vertical.
+
+    Its x and y scale agree, or the turn would shear it.
+    """
+    translation = (*position, scale[2] / 2 - 0.5)
     placement = Transform(translation, (0.0, 0.0, turn), scale, normalize=False)
-    return SceneObject("box.obj", placement, _material((0.5,) * 3, 0.35, roughness, smooth=False))
+    return SceneObject(mesh, placement, _material(diffuse, 0.1, roughness))
 
 
-def _sphere(
-    x: float, diffuse: tuple[float, float, float], specular: float, roughness: float
-) -> SceneObject:
-    placement = Transform((x, -0.05, -0.36), ZERO, (0.28, 0.28, 0.28), normalize=False)
-    surface = _material(diffuse, specular, roughness, smooth=True)
-    return SceneObject("sphere.obj", placement, surface)
+def _material(diffuse: Vector, specular: float, roughness: float) -> Material:
+    return Material(diffuse, (specular,) * 3, roughness, ZERO, smooth_shading=False)
 
 
-def _light(position: tuple[float, float, float], radiance: float) -> SceneObject:
-    """One small emitting triangle outside the room, as in the training data."""
-    placement = Transform(position, ZERO, (2.3, 2.3, 2.3), normalize=False)
+def _light(position: Vector, rotation: Vector, radiance: float) -> SceneObject:
+    """One small emitting triangle outside the room, facing down before its rotation."""
+    placement = Transform(position, rotation, (2.3, 2.3, 2.3), normalize=False)
     emission = Material((1.0,) * 3, ZERO, 1.0, (radiance,) * 3, smooth_shading=False)
     return SceneObject("light.obj", placement, emission)
+
+
+def _write(folder: Path, frames: list[SceneDescription]) -> None:
+    target = folder / frames[0].scene_name
+    for index, description in enumerate(frames):
+        name = "scene.json" if len(frames) == 1 else f"frame_{index:02d}.json"
+        with atomic_path(target / name) as path:
+            path.write_text(json.dumps(description.to_dict(), indent=2) + "\n")
+    for name in {scene_object.mesh_path for scene_object in frames[0].objects.values()}:
+        with atomic_path(target / name) as path:
+            _write_obj(path, *MESHES[name])
 
 
 def _write_obj(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:

@@ -1,0 +1,43 @@
+"""Path-traced ground truth for scene files that are there already."""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rf_jax.datagen.config import RenderConfig
+from rf_jax.datagen.path_tracer import check_renderer, make_path_tracer
+from rf_jax.datagen.workers import cpu_count
+from rf_jax.errors import InputError
+from rf_jax.image_io import save_exr
+from rf_jax.scene import load_scene
+from rf_jax.scene.ground_truth import ground_truth_path
+
+
+def trace_files(files: list[Path], config: RenderConfig, folder: Path | None) -> list[Path]:
+    """Renders all views of scene files to half-float EXRs of linear RGB.
+
+    Args:
+      files: JSON or HDF5 scenes.
+      config: how, with Mitsuba.
+      folder: for `NAME_truth_view_0.exr` and so on; None: each beside its scene file.
+
+    Returns:
+      the files written.
+
+    Raises:
+      InputError: a bad scene, no renderer, or a file that cannot be written.
+    """
+    tracer = make_path_tracer(config, check_renderer(config, None), None, cpu_count())
+    written = []
+    for index, path in enumerate(tqdm(files, unit="scene", disable=None, leave=False)):
+        scene = load_scene(path)
+        if scene.texture.ndim != 2:
+            found = list(scene.texture.shape)
+            raise InputError(f"{path}: texture: expected one value a triangle, found {found}")
+        # Frames with the same noise would make it look like a pattern on the lens
+        seed = int(np.random.SeedSequence(index).generate_state(1)[0])
+        for view, image in enumerate(tracer.render(scene, seed)):
+            written.append(ground_truth_path(path, view, folder))
+            save_exr(written[-1], image[..., :3], half=True)
+    return written
