@@ -4,7 +4,8 @@ Examples:
 
     python render.py                                  # the bundled Cornell box
     python render.py scene.json --checkpoint microsoft/renderformer-v1-base --precision fp16
-    python render.py frames/ --save_video             # a folder of .h5 files, an animation
+    python render.py turning_block                    # an animation, with its video
+    python render.py frames/                          # so is a folder of .h5 or .json files
 """
 
 import argparse
@@ -27,10 +28,18 @@ def parse_args() -> argparse.Namespace:
     add(
         "scenes",
         nargs="*",
-        default=["cornell_box"],
         metavar="SCENE",
-        help=f"a .json or .h5 scene, a folder of .h5 files, or a bundled scene ({bundled}); "
-        "default: cornell_box",
+        help="a .json or .h5 scene, a folder of .h5 or of .json frames, or a bundled scene "
+        f"({bundled}); default: cornell_box",
+    )
+    add(
+        "--scene",
+        dest="more_scenes",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SCENE",
+        help="the same, spelled as an option",
     )
     add(
         "--checkpoint",
@@ -39,7 +48,12 @@ def parse_args() -> argparse.Namespace:
         "default: the bundled weights",
     )
     add("--output_dir", type=Path, default=Path("output"), help="default: ./output")
-    add("--resolution", type=int, default=256, help="image side in pixels (default: 256)")
+    add(
+        "--resolution",
+        type=int,
+        help="image side in pixels (default: that of the scene's ground truth, which the images "
+        "are then compared with: NAME_truth_view_0.exr beside it, or img in an .h5 file; else 256)",
+    )
     add("--views", help='which cameras, such as "0,2-4" (default: all)')
     add(
         "--precision",
@@ -60,7 +74,11 @@ def parse_args() -> argparse.Namespace:
         help="of the PNG and the video; none clips linear values, as published (default: none)",
     )
     add("--save_h5", action="store_true", help="also write each scene as .h5")
-    add("--save_video", action="store_true", help="also write the views as .mp4")
+    add(
+        "--save_video",
+        action="store_true",
+        help="also write the views of a single file as .mp4; animations always are",
+    )
     add("--fps", type=float, default=24.0, help="frames a second of the video (default: 24)")
     args = parser.parse_args()
     if args.batch_size < 1:
@@ -72,12 +90,13 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    jobs = find_jobs(args.pop("scenes"))
+    scenes = args.pop("scenes") + args.pop("more_scenes")
+    jobs = find_jobs(scenes or ["cornell_box"])
     checkpoint, attention = args.pop("checkpoint"), args.pop("attention")
     renderer = Renderer.from_pretrained(checkpoint, args.pop("precision"), attention)
     options = RenderOptions(**args)
     summary = render_jobs(renderer, jobs, options)
-    print(f"{summary} -> {options.output_dir}/")
+    print(f"{summary} -> {options.output_dir}/", *summary.comparison_lines(), sep="\n")
     if "performer" in (attention or "") and not renderer.trained_with_performer:
         print(
             "note: these weights were trained with exact attention. The Performer answers close to "

@@ -7,6 +7,7 @@ import argparse
 
 import numpy as np
 
+from rf_jax.comparison import clipped_psnr
 from rf_jax.errors import run_command_line
 from rf_jax.models import VARIANTS, RenderFormerConfig
 from rf_jax.pretrained import load_pretrained
@@ -44,8 +45,7 @@ def compare(image: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     """Relative L2 error in log space, and PSNR in dB of radiance clipped to [0, 1]."""
     log_image, log_reference = (np.log10(1 + np.float64(x)) for x in (image, reference))
     error = np.linalg.norm(log_image - log_reference) / np.linalg.norm(log_reference)
-    mse = np.mean((np.clip(image, 0, 1) - np.clip(reference, 0, 1)) ** 2, dtype=np.float64)
-    return error, -10 * np.log10(mse) if mse > 0 else np.inf
+    return error, clipped_psnr(image, reference)
 
 
 def _network(args):

@@ -15,7 +15,7 @@ from rf_jax.pretrained import save_hugging_face_folder
 from rf_jax.scene import bundled_scene, load_scene, save_h5
 
 ROOT = Path(__file__).parents[1]
-SPHERES = bundled_scene("spheres")
+BLUE_ROOM = bundled_scene("blue_room")
 
 
 @pytest.fixture
@@ -34,11 +34,11 @@ def assert_one_line_error(result, *parts):
 def test_without_arguments_it_renders_the_bundled_scene(render, tmp_path):
     status, out, _ = render()
     assert status == 0
-    assert out.startswith("1,377 triangles, 1 views: loading")
+    assert out.startswith("225 triangles, 1 views: loading")
     assert "smoke test" in out
     image = load_exr(tmp_path / "output" / "cornell_box_view_0.exr")
     png = load_png(tmp_path / "output" / "cornell_box_view_0.png")
-    assert image.shape == png.shape == (256, 256, 3)
+    assert image.shape == png.shape == (64, 64, 3)  # as its ground truth
     # Rounded, not truncated, and not gamma encoded.
     assert np.array_equal(png, np.rint(np.clip(image, 0, 1) * 255))
 
@@ -48,7 +48,7 @@ def small(*arguments):
 
 
 def test_h5_gives_the_image_of_its_json(render, tmp_path):
-    assert render(*small(SPHERES, "--save_h5"))[0] == 0
+    assert render(*small(BLUE_ROOM, "--save_h5"))[0] == 0
     from_json = load_exr(tmp_path / "out" / "scene_view_0.exr")
     assert render(*small(tmp_path / "out" / "scene.h5"))[0] == 0
     from_h5 = load_exr(tmp_path / "out" / "scene_view_0.exr")
@@ -57,21 +57,21 @@ def test_h5_gives_the_image_of_its_json(render, tmp_path):
 
 
 def test_a_folder_is_an_animation_in_natural_order(render, tmp_path):
-    scene = load_scene(SPHERES)
+    scene = load_scene(BLUE_ROOM)
     frames = tmp_path / "frames"
     for index in (1, 2, 10):
         camera = scene.camera_to_world.copy()
         camera[:, 2, 3] += 0.01 * index
         save_h5(scene.replace(camera_to_world=camera), frames / f"frame_{index}.h5")
-    status, out, _ = render(*small(frames, "--save_video", "--fps", 12))
-    assert status == 0 and "3,654 triangles, 3 views" in out
+    status, out, _ = render(*small(frames, "--fps", 12))
+    assert status == 0 and "675 triangles, 3 views" in out
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"frames.mp4", "frame_1_view_0.exr", "frame_10_view_0.png"} <= names
     assert len(names) == 7
 
 
 def two_views(folder: Path) -> Path:
-    scene = load_scene(SPHERES)
+    scene = load_scene(BLUE_ROOM)
     twice = {
         name: np.concatenate([getattr(scene, name)] * 3)
         for name in ("camera_to_world", "fov_degrees")
@@ -89,6 +89,7 @@ def test_views_are_chosen_and_batched(render, tmp_path):
     assert render(*small(scene, "--views", "0,2", "--batch_size", 8))[0] == 0
     names = sorted(path.name for path in (tmp_path / "out").glob("*.exr"))
     assert names == ["views_view_0.exr", "views_view_2.exr"]
+    assert not list((tmp_path / "out").glob("*.mp4"))  # it is one file
     for view in (0, 2):
         image = load_exr(tmp_path / "out" / f"views_view_{view}.exr")
         np.testing.assert_allclose(np.log10(1 + image), np.log10(1 + alone[view]), atol=1e-4)
@@ -96,19 +97,19 @@ def test_views_are_chosen_and_batched(render, tmp_path):
 
 @pytest.mark.parametrize("attention", ["auto", "dot_product", "flash", "performer", "auto,flash"])
 def test_attention_by_name(render, tmp_path, attention):
-    status, out, _ = render(*small("spheres", "--attention", attention))
+    status, out, _ = render(*small("blue_room", "--attention", attention))
     assert status == 0
     assert ("trained with exact attention" in out) == (attention == "performer")
-    assert (tmp_path / "out" / "spheres_view_0.exr").is_file()
+    assert (tmp_path / "out" / "blue_room_view_0.exr").is_file()
 
 
 @pytest.mark.parametrize("tone_mapper", ["agx", "filmic", "pbr_neutral"])
 def test_tone_mappers_change_the_png_only(render, tmp_path, tone_mapper):
     pngs, exrs = [], []
     for name in ("none", tone_mapper):
-        assert render(*small("spheres", "--tone_mapper", name))[0] == 0
-        pngs.append(load_png(tmp_path / "out" / "spheres_view_0.png"))
-        exrs.append(load_exr(tmp_path / "out" / "spheres_view_0.exr"))
+        assert render(*small("blue_room", "--tone_mapper", name))[0] == 0
+        pngs.append(load_png(tmp_path / "out" / "blue_room_view_0.png"))
+        exrs.append(load_exr(tmp_path / "out" / "blue_room_view_0.exr"))
     assert np.array_equal(*exrs) and not np.array_equal(*pngs)
 
 
@@ -120,8 +121,8 @@ def test_checkpoints_of_every_kind_give_the_same_image(
     assert status == 0 and "102,207 parameters" in out
     images = []
     for checkpoint in ("torch", "flax"):
-        assert render(*small("spheres", "--checkpoint", checkpoint))[0] == 0
-        images.append(load_exr(tmp_path / "out" / "spheres_view_0.exr"))
+        assert render(*small("blue_room", "--checkpoint", checkpoint))[0] == 0
+        images.append(load_exr(tmp_path / "out" / "blue_room_view_0.exr"))
     assert np.array_equal(*images)
     back = ("--to_torch", tmp_path / "flax", tmp_path / "back")
     assert command("convert_weights.py", *back)[0] == 0
@@ -139,10 +140,10 @@ def test_help(command, script):
 
 
 def broken_json(tmp_path, *keys, value):
-    """The bundled spheres with one value changed, beside its meshes."""
+    """The bundled blue room with one value changed, beside its meshes."""
     folder = tmp_path / "scene"
-    shutil.copytree(SPHERES.parent, folder)
-    scene = json.loads(SPHERES.read_text())
+    shutil.copytree(BLUE_ROOM.parent, folder)
+    scene = json.loads(BLUE_ROOM.read_text())
     target = scene
     for key in keys[:-1]:
         target = target[key]
@@ -155,7 +156,7 @@ def broken_json(tmp_path, *keys, value):
 
 
 CAMERA = ("cameras", 0)
-FIRST = ("objects", next(iter(json.loads(SPHERES.read_text())["objects"])))
+FIRST = ("objects", next(iter(json.loads(BLUE_ROOM.read_text())["objects"])))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ FIRST = ("objects", next(iter(json.loads(SPHERES.read_text())["objects"])))
         ((*CAMERA, "fov"), 180, ("cameras[0].fov", "180")),
         (
             (*CAMERA, "look_at"),
-            json.loads(SPHERES.read_text())["cameras"][0]["position"],
+            json.loads(BLUE_ROOM.read_text())["cameras"][0]["position"],
             ("same",),
         ),
         ((*CAMERA, "up"), [0, 0, 0], ("up",)),
@@ -215,22 +216,22 @@ def test_not_json_and_not_a_scene(render, tmp_path):
     ],
 )
 def test_bad_h5(render, tmp_path, change, parts):
-    save_h5(load_scene(SPHERES), tmp_path / "bad.h5")
+    save_h5(load_scene(BLUE_ROOM), tmp_path / "bad.h5")
     with h5py.File(tmp_path / "bad.h5", "r+") as file:
         change(file)
     assert_one_line_error(render(*small("bad.h5")), "bad.h5", *parts)
 
 
 def test_truncated_h5(render, tmp_path):
-    save_h5(load_scene(SPHERES), tmp_path / "bad.h5")
+    save_h5(load_scene(BLUE_ROOM), tmp_path / "bad.h5")
     data = (tmp_path / "bad.h5").read_bytes()
     (tmp_path / "bad.h5").write_bytes(data[: len(data) // 2])
     assert_one_line_error(render(*small("bad.h5")), "bad.h5")
 
 
 def test_two_scenes_of_one_name(render, tmp_path):
-    shutil.copytree(SPHERES.parent, tmp_path / "a")
-    other = SPHERES.parents[1] / "knot" / "scene.json"
+    shutil.copytree(BLUE_ROOM.parent, tmp_path / "a")
+    other = BLUE_ROOM.parents[1] / "cornell_box" / "scene.json"
     assert_one_line_error(render(*small("a/scene.json", other)), "2 scenes are called 'scene'")
 
 
@@ -249,32 +250,32 @@ def swin_folder(folder, config):
 
 def test_resolutions_that_the_network_does_not_divide(render, tmp_path, config):
     for resolution in (0, -8, 100):
-        arguments = ("spheres", "--output_dir", "out", "--resolution", resolution)
+        arguments = ("blue_room", "--output_dir", "out", "--resolution", resolution)
         assert_one_line_error(render(*arguments), "multiple of 8", f"found {resolution}")
     folder = swin_folder(tmp_path / "swin", config)
-    arguments = ("spheres", "--output_dir", "out", "--resolution", 72, "--checkpoint", folder)
+    arguments = ("blue_room", "--output_dir", "out", "--resolution", 72, "--checkpoint", folder)
     assert_one_line_error(render(*arguments), "multiple of 64", "found 72")
 
 
 @pytest.mark.parametrize("views", ["3", "1-", "x", "2-9"])
 def test_bad_views(render, views):
-    assert_one_line_error(render(*small("spheres", "--views", views)), "views", repr(views))
+    assert_one_line_error(render(*small("blue_room", "--views", views)), "views", repr(views))
 
 
 def test_unknown_attention_lists_the_known(render):
-    result = render(*small("spheres", "--attention", "softmax"))
+    result = render(*small("blue_room", "--attention", "softmax"))
     assert_one_line_error(result, "auto, dot_product, flash, performer", "'softmax'")
 
 
 @pytest.mark.parametrize("option", ["--precision", "--tone_mapper"])
 def test_unknown_choices(render, option):
-    status, _, err = render(*small("spheres", option, "x"))
+    status, _, err = render(*small("blue_room", option, "x"))
     assert status == 2 and "invalid choice: 'x'" in err
 
 
 def test_unwritable_output(render, tmp_path):
     (tmp_path / "file").write_text("")
-    result = render("spheres", "--resolution", 64, "--output_dir", "file/below")
+    result = render("blue_room", "--resolution", 64, "--output_dir", "file/below")
     assert_one_line_error(result, "file/below", "cannot be made")
 
 
@@ -284,7 +285,7 @@ def test_out_of_memory_says_what_to_lower(render, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(rendering.Renderer, "encode_scene", fail)
-    assert_one_line_error(render(*small("spheres")), "out of memory", "--resolution")
+    assert_one_line_error(render(*small("blue_room")), "out of memory", "--resolution")
 
 
 def test_results_that_are_not_finite_stop(render, tmp_path, config, variables):
@@ -292,7 +293,7 @@ def test_results_that_are_not_finite_stop(render, tmp_path, config, variables):
 
     variables = jax.tree.map(lambda leaf: leaf * np.nan, variables)
     save_checkpoint(tmp_path / "nan", variables, config.to_dict())
-    result = render(*small("spheres", "--checkpoint", "nan"))
+    result = render(*small("blue_room", "--checkpoint", "nan"))
     assert_one_line_error(result, "12288 of 12288 rendered values are not finite")
     assert not list((tmp_path / "out").glob("*"))
 
@@ -302,7 +303,7 @@ def test_results_that_are_not_finite_stop(render, tmp_path, config, variables):
 
 def test_bad_weights(render, tmp_path, config, variables):
     assert_one_line_error(
-        render(*small("spheres", "--checkpoint", "none")), "none", "no such folder"
+        render(*small("blue_room", "--checkpoint", "none")), "none", "no such folder"
     )
     folder = tmp_path / "torch"
     save_hugging_face_folder(folder, variables, config.to_dict())
@@ -310,12 +311,12 @@ def test_bad_weights(render, tmp_path, config, variables):
     data = weights.read_bytes()
     for broken in (b"", data[:100], b"\xff" * 8 + data[8:], data[:-100]):
         weights.write_bytes(broken)
-        result = render(*small("spheres", "--checkpoint", "torch"))
+        result = render(*small("blue_room", "--checkpoint", "torch"))
         assert_one_line_error(result, "model.safetensors", "not a readable safetensors file")
     weights.write_bytes(data)
     values = config.to_dict() | {"use_env_lighting": True}
     (folder / "config.json").write_text(json.dumps(values))
-    result = render(*small("spheres", "--checkpoint", "torch"))
+    result = render(*small("blue_room", "--checkpoint", "torch"))
     assert_one_line_error(result, "config.json", "use_env_lighting", "does not compute")
 
 

@@ -197,7 +197,7 @@ def test_published_sizes_convert_render_and_convert_back(variant, count, tmp_pat
     shutil.rmtree(back)
     images = tmp_path / "images"
     options = ("--checkpoint", converted, "--output_dir", images, "--resolution", 64)
-    run("render.py", "spheres", *options)
-    image = load_exr(images / "spheres_view_0.exr")
+    run("render.py", "blue_room", *options)
+    image = load_exr(images / "blue_room_view_0.exr")
     assert image.shape == (64, 64, 3) and image.std() > 0
     shutil.rmtree(tmp_path)

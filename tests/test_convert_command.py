@@ -44,7 +44,7 @@ def test_a_performer_checkpoint_goes_there_and_back(command, tmp_path, fork):
     back = read_safetensors(tmp_path / "back" / "model.safetensors")
     assert back.keys() == fork.keys()
     assert all(np.array_equal(back[name], fork[name]) for name in fork)
-    image = ("render.py", "spheres", "--resolution", "64", "--checkpoint", "flax")
+    image = ("render.py", "blue_room", "--resolution", "64", "--checkpoint", "flax")
     status, out, _ = command(*image)
     assert status == 0 and "exact attention" not in out
 

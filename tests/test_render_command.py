@@ -14,10 +14,12 @@ from rf_jax import render_files
 from rf_jax import texture as tex
 from rf_jax.benchmark import random_scene
 from rf_jax.checkpoint import save_checkpoint
+from rf_jax.comparison import clipped_psnr, comparison_image
 from rf_jax.errors import InputError
-from rf_jax.image_io import load_png
+from rf_jax.image_io import load_exr, load_png, save_exr
 from rf_jax.render_files import find_jobs, select_views
 from rf_jax.scene import bundled_scene, save_h5
+from rf_jax.scene.ground_truth import load_ground_truth
 
 ROOT = Path(__file__).parents[1]
 RENDER = "render.py"
@@ -41,16 +43,20 @@ def small(*arguments):
     return (RENDER, *arguments, "--resolution", 64, "--output_dir", "out")
 
 
+def decoded(path, height, width):
+    """The frames [n, height, width, 3] of a video."""
+    command = [get_ffmpeg_exe(), "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    data = subprocess.run([*command, "-"], capture_output=True, check=True).stdout
+    return np.frombuffer(data, np.uint8).reshape(-1, height, width, 3)
+
+
 # --- what is written ---
 
 
 def test_the_video_has_the_frames_in_natural_order(command, tmp_path, frames):
-    assert command(*small(frames, "--save_video"))[0] == 0
+    assert command(*small(frames))[0] == 0
     images = [load_png(tmp_path / "out" / f"frame_{n}_view_0.png") for n in (1, 2, 10)]
-    decode = [get_ffmpeg_exe(), "-v", "error", "-i", tmp_path / "out" / "frames.v1.mp4"]
-    decode += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    data = subprocess.run(decode, capture_output=True, check=True).stdout
-    video = np.frombuffer(data, np.uint8).reshape(3, 64, 64, 3)
+    video = decoded(tmp_path / "out" / "frames.v1.mp4", 64, 64)
     differences = np.abs(video[:, None].astype(float) - np.stack(images)).mean((2, 3, 4))
     assert differences.argmin(axis=1).tolist() == [0, 1, 2]
 
@@ -58,7 +64,7 @@ def test_the_video_has_the_frames_in_natural_order(command, tmp_path, frames):
 def test_a_damaged_frame_leaves_whole_files_and_no_video(refused, tmp_path, frames):
     damaged = frames / "frame_2.h5"
     damaged.write_bytes(damaged.read_bytes()[:1000])
-    assert "frame_2.h5: not a complete HDF5 file" in refused(*small(frames, "--save_video"))
+    assert "frame_2.h5: not a complete HDF5 file" in refused(*small(frames))
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert left == ["frame_1_view_0.exr", "frame_1_view_0.png"]
     load_png(tmp_path / "out" / "frame_1_view_0.png")
@@ -97,12 +103,88 @@ def test_no_scene_overwrites_anothers_images(refused, tmp_path, frames):
 
 
 def test_names_of_jobs(frames):
-    job, bundled = find_jobs([str(frames), "spheres"])
+    job, bundled = find_jobs([str(frames), "blue_room"])
     assert job.name == "frames.v1" and job.frame_names == ["frame_1", "frame_2", "frame_10"]
-    assert bundled.frame_names == ["spheres"] and bundled.files == (bundled_scene("spheres"),)
+    assert bundled.frame_names == ["blue_room"] and bundled.files == (bundled_scene("blue_room"),)
+    (animation,) = find_jobs(["turning_block"])
+    assert animation.name == "turning_block" and len(animation.files) == 24
+    assert animation.frame_names[:2] == ["frame_00", "frame_01"]
     for name in ("frame_2.h5", "frame_10.h5"):
         (frames / name).unlink()
     assert find_jobs([str(frames)])[0].frame_names == ["frames.v1"]
+
+
+def test_scenes_by_option(command, tmp_path, frames):
+    for name in ("a.h5", "b.h5"):
+        (tmp_path / name).write_bytes((frames / "frame_1.h5").read_bytes())
+    again = frames / "frame_2.h5"
+    status, out, _ = command(*small(again, "--scene", "a.h5", "--scene", "b.h5"))
+    assert status == 0 and "36 triangles, 3 views" in out
+    for name in ("frame_2", "a", "b"):
+        assert (tmp_path / "out" / f"{name}_view_0.png").is_file()
+
+
+# --- against ground truth ---
+
+
+def test_a_bundled_scene_is_compared(command, tmp_path):
+    status, out, _ = command(RENDER, "cornell_box", "--output_dir", "out")
+    assert status == 0
+    image = load_exr(tmp_path / "out" / "cornell_box_view_0.exr")
+    truth = load_ground_truth(bundled_scene("cornell_box"), [0])[0]
+    assert f"cornell_box: PSNR {clipped_psnr(image, truth):.2f} dB" in out
+    comparison = load_png(tmp_path / "out" / "cornell_box_view_0_comparison.png")
+    assert comparison.shape == (256, 768, 3)
+    assert np.array_equal(comparison, comparison_image(np.clip(image, 0, 1), np.clip(truth, 0, 1)))
+
+
+def test_no_comparison_at_another_resolution(command, tmp_path):
+    arguments = ("cornell_box", "blue_room", "--resolution", 32, "--output_dir", "out")
+    status, out, _ = command(RENDER, *arguments)
+    assert status == 0 and "PSNR" not in out
+    assert out.count("not compared") == 1 and "cornell_box (64x64), blue_room (64x64)" in out
+    assert not list((tmp_path / "out").glob("*comparison*"))
+
+
+def test_an_animation_with_ground_truth_gives_two_videos(command, tmp_path):
+    status, out, _ = command(RENDER, "turning_block", "--tone_mapper", "agx")
+    assert status == 0 and "turning_block: PSNR" in out and "ground truth (24 views)" in out
+    assert decoded(tmp_path / "output" / "turning_block.mp4", 64, 64).shape[0] == 24
+    video = decoded(tmp_path / "output" / "turning_block_comparison.mp4", 256, 768)
+    pngs = [load_png(path) for path in sorted((tmp_path / "output").glob("*_comparison.png"))]
+    assert video.shape[0] == len(pngs) == 24
+    for index in (0, 13, 23):
+        truths = video[index, :, 256:512], pngs[index][:, 256:512]
+        assert np.abs(np.subtract(*truths, dtype=float)).mean() < 4
+
+
+def test_training_files_are_compared_with_their_images(command, tmp_path):
+    images = np.zeros((1, 32, 32, 4), np.float16)
+    images[..., 1] = 0.5
+    save_h5(random_scene(12), tmp_path / "a.h5", images=images)
+    status, out, _ = command(RENDER, "a.h5", "--output_dir", "out")
+    assert status == 0 and "a: PSNR" in out
+    truth = load_png(tmp_path / "out" / "a_view_0_comparison.png")[:, 256:512]
+    assert truth.shape == (256, 256, 3)
+    assert (truth == [0, 128, 0]).all()
+
+
+def test_a_frame_without_ground_truth_leaves_out_the_comparing_video(command, tmp_path, frames):
+    for number in (1, 10):
+        truth = np.full((32, 32, 3), 0.5, np.float32)
+        save_exr(frames / f"frame_{number}_truth_view_0.exr", truth)
+    status, out, _ = command(RENDER, frames, "--output_dir", "out")
+    assert status == 0 and "frames.v1: PSNR" in out and "(2 views)" in out
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"frames.v1.mp4", "frame_10_view_0_comparison.png"} <= names
+    assert not {"frames.v1_comparison.mp4", "frame_2_view_0_comparison.png"} & names
+    # The first frame's ground truth gives all frames one size
+    assert load_exr(tmp_path / "out" / "frame_2_view_0.exr").shape == (32, 32, 3)
+
+
+def test_damaged_ground_truth(refused, frames):
+    (frames / "frame_1_truth_view_0.exr").write_bytes(b"half")
+    assert "frame_1_truth_view_0.exr: not a readable EXR" in refused(*small(frames))
 
 
 @pytest.mark.parametrize(
@@ -174,13 +256,13 @@ def test_patches_of_another_size_than_the_networks(refused, tmp_path):
 @pytest.mark.parametrize("folder", ["file", "file/below", "/proc/out"])
 def test_output_folders_that_cannot_be_made(refused, tmp_path, folder):
     (tmp_path / "file").write_text("x")
-    error = refused(RENDER, "spheres", "--resolution", 64, "--output_dir", folder)
+    error = refused(RENDER, "blue_room", "--resolution", 64, "--output_dir", folder)
     assert f"{folder}: cannot be made" in error
 
 
 def test_output_folders_without_permission(refused, tmp_path, monkeypatch):
     monkeypatch.setattr(render_files.os, "access", lambda *_: False)
-    assert "out: cannot be written; choose another --output_dir" in refused(*small("spheres"))
+    assert "out: cannot be written; choose another --output_dir" in refused(*small("blue_room"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -202,10 +284,11 @@ def run(folder, *arguments, **environment):
 def test_a_process_without_arguments(tmp_path):
     status, out, errors = run(tmp_path, ROOT / RENDER, HOME=str(tmp_path))
     assert status == 0 and errors == []
-    assert "1,377 triangles, 1 views: loading" in out and "smoke test" in out
+    assert "225 triangles, 1 views: loading" in out and "smoke test" in out
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
     names = sorted(path.name for path in (tmp_path / "output").iterdir())
-    assert names == ["cornell_box_view_0.exr", "cornell_box_view_0.png"]
+    endings = (".exr", ".png", "_comparison.png")
+    assert names == [f"cornell_box_view_0{ending}" for ending in endings]
 
 
 def test_a_truncated_checkpoint_prints_one_line(tmp_path, config, variables):
@@ -213,7 +296,7 @@ def test_a_truncated_checkpoint_prints_one_line(tmp_path, config, variables):
     files = (tmp_path / "weights" / "variables").rglob("ocdbt.process_0/d/*")
     for path in files:
         path.write_bytes(path.read_bytes()[:100])
-    arguments = ("spheres", "--checkpoint", "weights")
+    arguments = ("blue_room", "--checkpoint", "weights")
     status, out, errors = run(tmp_path, ROOT / RENDER, *arguments)
     assert (status, out, len(errors)) == (2, "", 1), errors
     assert errors[0].startswith("error: weights: expected a whole Orbax checkpoint")
@@ -231,10 +314,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_a_full_disk_leaves_no_half_image(tmp_path):
-    arguments = ("spheres", "--resolution", "64", "--save_video")
+    arguments = ("blue_room", "--resolution", "64", "--save_video")
     # The compilation cache would complain about the limit too.
     no_cache = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     status, out, errors = run(tmp_path, "-c", FULL_DISK, ROOT / RENDER, *arguments, **no_cache)
     assert (status, out, len(errors)) == (2, "", 1), errors
-    assert "spheres_view_0.exr: cannot be written" in errors[0]
+    assert "blue_room_view_0.exr: cannot be written" in errors[0]
     assert list((tmp_path / "output").iterdir()) == []
