@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.val_fraction = 0.02
     config.test_fraction = 0.0
+    config.min_views = 4
     config.sampler = ConfigDict()
     config.sampler.max_triangles = 232
     config.sampler.background_cells = 4

@@ -10,18 +10,18 @@ from configs import common
 
 def get_config() -> ConfigDict:
     config = common.get_config()
-    config.total_steps = 20000
-    config.batch_size = 8
+    config.total_steps = 7500
+    config.batch_size = 4
     config.precision = "fp32"
     config.learning_rate = 1e-3
-    config.warmup_steps = 500
-    config.cosine_steps = 19500
+    config.warmup_steps = 200
+    config.cosine_steps = 7300
     config.lpips_weight = 0.0
     config.ema_decay = 0.999
     config.log_every_steps = 20
-    config.image_every_steps = 1000
-    config.validate_every_steps = 500
-    config.checkpoint_every_steps = 500
+    config.image_every_steps = 500
+    config.validate_every_steps = 250
+    config.checkpoint_every_steps = 250
     config.data.path = "data/rooms"
     config.data.resolution = 64
     config.data.max_triangles = 232
@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     model.dim_feedforward = model.view_transformer_ffn_hidden_dim = 512
     model.num_register_tokens = 4
     model.vertex_pe_num_freqs = 6
+    model.vdir_num_freqs = 6
     model.rope_double_max_freq = True
     model.texture_encode_patch_size = 1
     model.dpt_features = 16

@@ -2,7 +2,7 @@
 
     python -m rf_jax.evaluate --checkpoint workdirs/tiny --data data/tiny
 
-prints a table, and writes evaluation.json and sheet.png (prediction, truth, FLIP error).
+prints a table, and writes evaluation.json and sheet.png (prediction, truth, 4x difference).
 """
 
 import argparse
@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rf_jax.atomic import atomic_path
+from rf_jax.comparison import comparison_image
 from rf_jax.data import find_files
 from rf_jax.errors import InputError, prefix_errors, run_command_line
 from rf_jax.image_io import save_png
@@ -26,10 +27,11 @@ from rf_jax.metrics import psnr, ssim
 from rf_jax.perceptual import Perceptual
 from rf_jax.rendering import PRECISIONS, Renderer
 from rf_jax.scene.h5 import load_h5, load_images
-from rf_jax.tone_map import to_uint8, tone_map
+from rf_jax.tone_map import tone_map
 
 METRICS = ("psnr", "ssim", "lpips", "hdr_flip")
 SHEET_ROWS = 8
+WORST = 10
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,7 +58,7 @@ def main() -> None:
     renderer = Renderer.from_pretrained(args.checkpoint, args.precision)
     rows, sheet = evaluate(renderer, files, perceptual)
     print(format_table(rows))
-    result = {"checkpoint": args.checkpoint, "scenes": rows, "mean": mean_row(rows)}
+    result = {"checkpoint": args.checkpoint, "scenes": rows, **summaries(rows)}
     with atomic_path(args.output_dir / "evaluation.json") as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
     save_png(args.output_dir / "sheet.png", sheet)
@@ -85,7 +87,7 @@ def evaluate(
       perceptual: LPIPS; None leaves it out.
 
     Returns:
-      a row a scene, and a sheet uint8 of the first views: prediction, truth, FLIP error.
+      a row a scene, and a sheet uint8 of the first views: prediction, truth, 4x difference.
 
     Raises:
       InputError: names the file that is damaged or without images.
@@ -95,18 +97,19 @@ def evaluate(
         scene, target = load_h5(path), np.float32(load_images(path)[..., :3])
         with prefix_errors(str(path)):
             image = renderer.render(scene, target.shape[1])[0]
-        row, errors = compare(image, np.maximum(target, 0), perceptual)
+        row = compare(image, np.maximum(target, 0), perceptual)
         rows.append({"scene": path.stem, "views": len(image)} | row)
         if len(sheet) < SHEET_ROWS:
-            sheet.append(_sheet_row(image[0], target[0], errors[0]))
-    side = min(len(row) for row in sheet)
-    return rows, np.concatenate([row for row in sheet if len(row) == side], axis=0)
+            shown = [tone_map(np.maximum(x[0], 0), "agx") for x in (image, target)]
+            sheet.append(comparison_image(*shown))
+    width = min(row.shape[1] for row in sheet)
+    return rows, np.concatenate([row for row in sheet if row.shape[1] == width], axis=0)
 
 
 def compare(
     image: np.ndarray, target: np.ndarray, perceptual: Perceptual | None
-) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Metrics of views [V, H, H, 3] of linear radiance, and their FLIP error maps [H, H].
+) -> dict[str, float]:
+    """Metrics of views [V, H, H, 3] of linear radiance, means over the views.
 
     PSNR compares radiance clipped to [0, 1]; SSIM and LPIPS compare clamp(log2(1 + radiance)).
     """
@@ -115,33 +118,35 @@ def compare(
     if perceptual is not None:
         distance = jax.jit(perceptual.distance)
         row["lpips"] = float(distance(perceptual.params, *map(display, logs)).mean())
-    flips = [_flip(a, b) for a, b in zip(image, target, strict=True)]
-    row["hdr_flip"] = statistics.mean(float(error.mean()) for error in flips)
-    return row, flips
+    row["hdr_flip"] = statistics.mean(_flip(a, b) for a, b in zip(image, target, strict=True))
+    return row
 
 
-def _flip(image: np.ndarray, target: np.ndarray) -> np.ndarray:
-    image = np.ascontiguousarray(np.maximum(image, 0))
-    error, _, _ = flip_evaluator.evaluate(
-        np.ascontiguousarray(target), image, "HDR", applyMagma=False
-    )
-    return error.reshape(error.shape[:2])
+def _flip(image: np.ndarray, target: np.ndarray) -> float:
+    image, target = (np.ascontiguousarray(np.maximum(x, 0)) for x in (image, target))
+    error, _, _ = flip_evaluator.evaluate(target, image, "HDR", applyMagma=False)
+    return float(error.mean())
 
 
-def _sheet_row(image: np.ndarray, target: np.ndarray, error: np.ndarray) -> np.ndarray:
-    shown = [tone_map(np.maximum(x, 0), "agx") for x in (image, target)]
-    return to_uint8(np.concatenate([*shown, np.repeat(error[..., None], 3, -1)], axis=1))
-
-
-def mean_row(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Means over scenes."""
-    return {m: statistics.mean(row[m] for row in rows) for m in METRICS if m in rows[0]}
+def summaries(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and median over scenes of each metric, and the mean of the scenes of lowest PSNR."""
+    worst = sorted(rows, key=lambda row: row["psnr"])[:WORST]
+    return {
+        name: {m: function(row[m] for row in chosen) for m in METRICS if m in rows[0]}
+        for name, function, chosen in (
+            ("mean", statistics.mean, rows),
+            ("median", statistics.median, rows),
+            ("worst", statistics.mean, worst),
+        )
+    }
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
     """The table as text; a metric that was left out says so."""
+    names = {"mean": "mean", "median": "median", "worst": f"mean of {WORST} worst PSNR"}
     lines = [f"{'scene':<24}{'PSNR':>8}{'SSIM':>9}{'LPIPS':>9}{'HDR-FLIP':>10}"]
-    for row in [*rows, {"scene": "mean"} | mean_row(rows)]:
+    last = [{"scene": names[name]} | row for name, row in summaries(rows).items()]
+    for row in [*rows, *last]:
         lpips = f"{row['lpips']:.4f}" if "lpips" in row else "n/a"
         lines.append(
             f"{row['scene'][:23]:<24}{row['psnr']:>8.2f}{row['ssim']:>9.4f}{lpips:>9}"

@@ -28,15 +28,14 @@ def test_perfect_and_noisy_images(lpips_weights):
     rng = np.random.default_rng(0)
     target = rng.uniform(0, 4, (2, 16, 16, 3)).astype(np.float32)
     perceptual = Perceptual(str(lpips_weights))
-    row, errors = evaluate.compare(target, target, perceptual)
+    row = evaluate.compare(target, target, perceptual)
     assert row["psnr"] == np.inf
     np.testing.assert_allclose([row["ssim"], row["lpips"], row["hdr_flip"]], [1, 0, 0], atol=1e-5)
     noisy = np.clip(target + rng.normal(0, 0.1, target.shape), 0, None).astype(np.float32)
-    worse, errors = evaluate.compare(noisy, target, perceptual)
+    worse = evaluate.compare(noisy, target, perceptual)
     mse = ((np.clip(noisy, 0, 1) - np.clip(target, 0, 1)) ** 2).mean((1, 2, 3))
     np.testing.assert_allclose(worse["psnr"], (-10 * np.log10(mse)).mean(), rtol=1e-4)
     assert worse["ssim"] < 1 and worse["lpips"] > 0 and worse["hdr_flip"] > 0.01
-    assert len(errors) == 2 and errors[0].shape == (16, 16)
 
 
 def test_command_prints_a_table_and_writes_files(
@@ -53,7 +52,15 @@ def test_command_prints_a_table_and_writes_files(
         values = [row[metric] for row in result["scenes"]]
         np.testing.assert_allclose(result["mean"][metric], np.mean(values))
     assert f"{result['mean']['psnr']:.2f}" in out.splitlines()[3]
-    assert load_png(tmp_path / "out" / "sheet.png").shape == (32, 48, 3)
+    assert load_png(tmp_path / "out" / "sheet.png").shape == (2 * 256, 3 * 256, 3)
+
+
+def test_summaries():
+    rows = [{"psnr": float(i), "ssim": 0.5, "hdr_flip": i * i} for i in range(21)]
+    summary = evaluate.summaries(rows)
+    assert summary["mean"] == {"psnr": 10, "ssim": 0.5, "hdr_flip": 2870 / 21}
+    assert summary["median"]["hdr_flip"] == 100
+    assert summary["worst"]["psnr"] == 4.5  # of the scenes 0 to 9
 
 
 def test_lpips_is_reported_as_unavailable(weights, data, tmp_path, monkeypatch, capsys):
