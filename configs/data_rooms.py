@@ -3,14 +3,14 @@
 python -m rf_jax.datagen --config configs/data_rooms.py --output_dir data/rooms
 
 The room is the bundled Cornell box's, its walls and blocks of any colour, the camera before the
-open side. Held-out scenes, with four times the samples and none of the training set's seed:
+open side. Held-out scenes, of another seed and with less noise:
 
 python -m rf_jax.datagen --config configs/data_rooms.py --output_dir data/rooms_test \
     --config.seed=1 --config.num_scenes=100 --config.val_fraction=0 --config.test_fraction=1 \
-    --config.render.spp=256
+    --config.render.spp=512
 
-Time: about 20 minutes for 4,000 scenes on two CPU cores.
-Result: 4,000 files of 4 views (16,000 images), index.jsonl.
+Time: about 10 minutes on two CPU cores with LLVM 19.
+Result: 3,000 files of 4 views (12,000 images), index.jsonl.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.num_scenes = 4000
+    config.num_scenes = 3000
     config.seed = 0
     config.val_fraction = 0.02
     config.test_fraction = 0.0
@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.sampler.background_cells = 4
     config.sampler.num_lights = (1, 1)
     config.sampler.light_radiance = (3500.0, 5000.0)
+    config.sampler.light_facing = 0.8
     config.sampler.camera_distance = (1.8, 2.1)
     config.sampler.target_jitter = 0.1
     config.sampler.up_jitter = 0.0

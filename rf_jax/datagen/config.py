@@ -67,6 +67,7 @@ class SamplerConfig:
       num_lights: least and most.
       light_radiance: sum over the lights, about: each has its draw divided by their number.
       light_scale: per axis, of an equilateral triangle of edge 0.0707.
+      light_facing: least cosine between a light's axis and the direction to its target.
       light_distance, camera_distance: from their targets near the origin.
       target_jitter: of these targets, along each axis.
       up_jitter: of the cameras' up vectors.
@@ -84,6 +85,7 @@ class SamplerConfig:
     num_lights: tuple[int, int] = (1, 8)
     light_radiance: Interval = (2500.0, 5000.0)
     light_scale: Interval = (2.0, 2.5)
+    light_facing: Fraction = 0.0
     light_distance: Interval = (2.1, 2.7)
     camera_distance: Interval = (1.5, 2.0)
     target_jitter: NonNegative = 0.2
@@ -232,10 +234,13 @@ def parse_config(value: dict[str, Any]) -> DataConfig:
         raise InputError("val_fraction + test_fraction: expected at most 1")
     if not 0 < sampler.fov[0] <= sampler.fov[1] < 180:
         raise InputError(f"sampler.fov: expected degrees in (0, 180), found {list(sampler.fov)}")
-    if sampler.specular_ratio[1] > 1:
-        raise InputError(
-            f"sampler.specular_ratio: expected at most 1, found {sampler.specular_ratio[1]}"
-        )
+    at_most = {
+        "specular_ratio": (sampler.specular_ratio[1], 1),
+        "light_facing": (sampler.light_facing, 0.95),
+    }
+    for name, (number, most) in at_most.items():
+        if number > most:
+            raise InputError(f"sampler.{name}: expected at most {most}, found {number}")
     for i, template in enumerate(sampler.templates):
         if template.standing and template.jitter:
             raise InputError(f"sampler.templates[{i}]: standing objects need jitter = False")

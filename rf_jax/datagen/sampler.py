@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from rf_jax.datagen.config import WALLS, Interval, SamplerConfig, Template
+from rf_jax.scene.mesh import rotation_xyz
 from rf_jax.scene.schema import Camera, Material, SceneDescription, SceneObject, Transform
 
 HALF = 0.5
@@ -181,13 +182,22 @@ def sample_lights(
         direction = (point - target) / np.linalg.norm(point - target)
         position = target + direction * rng.uniform(*config.light_distance)
         radiance = rng.uniform(*config.light_radiance) / num_lights
-        rotation, scale = rng.uniform(-180, 180, 3), rng.uniform(*config.light_scale, 3)
+        rotation = _light_rotation(config.light_facing, direction, rng)
+        scale = rng.uniform(*config.light_scale, 3)
         lights[f"light_{i}"] = SceneObject(
             "light.obj",
             _transform(position, rotation, scale, normalize=False),
             Material((1.0,) * 3, ZERO, 1.0, (radiance,) * 3, smooth_shading=False),
         )
     return lights
+
+
+def _light_rotation(facing: float, direction: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """[3] degrees, drawn until the turned axis of the light's triangle (z) is near enough."""
+    while True:
+        rotation = rng.uniform(-180, 180, 3)
+        if abs(rotation_xyz(rotation)[:, 2] @ direction) >= facing:
+            return rotation
 
 
 def sample_light_points(family: str, count: int, rng: np.random.Generator) -> np.ndarray:

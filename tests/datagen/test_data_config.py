@@ -37,6 +37,7 @@ def test_overrides():
             r"templates\[0\]: 1 objects in a corner of 100 triangles leave",
         ),
         ("sampler.specular_ratio=(0.0, 1.5)", "specular_ratio: expected at most 1, found 1.5"),
+        ("sampler.light_facing=1.0", "light_facing: expected at most 0.95, found 1.0"),
         ("render.spp=0", "render.spp: expected at least 1, found 0"),
         ("render.renderer=povray", 'renderer: expected one of "mitsuba", "cycles"'),
     ],

@@ -18,6 +18,7 @@ from rf_jax.datagen.sampler import (
 )
 from rf_jax.datagen.scenes import generate_scene, good_views, write_json
 from rf_jax.scene import load_scene
+from rf_jax.scene.mesh import rotation_xyz
 
 COUNT = 2000
 SMALLEST_P = 1e-4  # per quantity; the seeds are fixed, so that a pass stays a pass
@@ -323,3 +324,14 @@ def test_the_specular_part_can_be_bounded():
     materials = [value.material for _, value in objects(scenes, "background")]
     assert max(m.specular[0] for m in materials) <= 0.2
     assert max(max(m.diffuse) for m in materials) > 0.8
+
+
+def test_lights_can_be_made_to_face_their_targets():
+    config = load_config(str(CONFIGS / "data_rooms.py"))
+    for index in range(100):
+        sampled = sample_scene(config.sampler, scene_rng(0, index, 0), "s")
+        for _, light in objects([sampled], "light"):
+            axis = rotation_xyz(np.array(light.transform.rotation))[:, 2]
+            position = np.array(light.transform.translation)
+            # Targets are within 0.18 of the origin, lights more than 2 away
+            assert abs(axis @ position) / np.linalg.norm(position) > 0.8 - 0.1
