@@ -5,13 +5,17 @@ Examples:
     python convert_weights.py microsoft/renderformer-v1-base checkpoints/v1_base
     python convert_weights.py fork.pt checkpoints/fork --model_config config.json
     python convert_weights.py --to_torch checkpoints/v1_base exported/
+    python convert_weights.py --to_torch --half workdirs/rooms exported/
 """
 
 import argparse
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from rf_jax.checkpoint import save_checkpoint
-from rf_jax.errors import run_command_line
+from rf_jax.errors import InputError, run_command_line
 from rf_jax.pretrained import load_pretrained, num_parameters, save_hugging_face_folder
 
 
@@ -34,12 +38,24 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="write a Hugging Face folder for PyTorch instead of an rf_jax checkpoint",
     )
+    parser.add_argument(
+        "--half", action="store_true", help="round parameters to float16, for half the size"
+    )
     return parser.parse_args()
+
+
+def to_half(leaf: np.ndarray) -> np.ndarray:
+    largest = float(np.abs(leaf).max())
+    if not largest <= float(np.finfo(np.float16).max):
+        raise InputError(f"--half: a parameter of {largest:.3g} is beyond float16")
+    return np.asarray(leaf, np.float16)
 
 
 def main() -> None:
     args = parse_args()
     variables, config = load_pretrained(args.source, args.model_config)
+    if args.half:
+        variables = variables | {"params": jax.tree.map(to_half, variables["params"])}
     save = save_hugging_face_folder if args.to_torch else save_checkpoint
     save(args.destination, variables, config)
     print(f"{args.destination}: {num_parameters(variables):,} parameters from {args.source}")

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import pickle
 
+import jax
 import numpy as np
 import pytest
 from pt_files import write_pt, write_state_dict
 
 from rf_jax import convert
+from rf_jax.checkpoint import save_checkpoint
 from rf_jax.pretrained import load_pretrained, save_hugging_face_folder
 from rf_jax.random_weights import random_variables
 from rf_jax.torch_files import read_safetensors
@@ -47,6 +49,21 @@ def test_a_performer_checkpoint_goes_there_and_back(command, tmp_path, fork):
     image = ("render.py", "blue_room", "--resolution", "64", "--checkpoint", "flax")
     status, out, _ = command(*image)
     assert status == 0 and "exact attention" not in out
+
+
+def test_half_precision_halves_the_file(command, refused, tmp_path, config):
+    variables = random_variables(config, seed=0)
+    save_checkpoint(tmp_path / "plain", variables, config.to_dict())
+    assert command(CONVERT, "--to_torch", "plain", "full")[0] == 0
+    assert command(CONVERT, "--to_torch", "--half", "plain", "half")[0] == 0
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    rounded, _ = load_pretrained(tmp_path / "half")
+    for a, b in zip(*map(jax.tree.leaves, (variables, rounded)), strict=True):
+        np.testing.assert_allclose(np.float32(b), a, rtol=1e-3, atol=1e-6)
+    variables["params"]["view_dependent"]["ray_token"] *= 1e6
+    save_checkpoint(tmp_path / "large", variables, config.to_dict())
+    assert "is beyond float16" in refused(CONVERT, "--to_torch", "--half", "large", "out")
 
 
 @pytest.mark.parametrize("projection", [np.float32(1), np.zeros((20, 3), np.float32)])
