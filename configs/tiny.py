@@ -2,6 +2,9 @@
 
 python train.py --config configs/tiny.py --workdir workdirs/tiny
 
+Time: 26 minutes on one CPU core, about 15 on two. Result with the 45 training scenes of that
+command: training PSNR from 13 to 18 dB, brightness and silhouettes; so few scenes are memorised,
+not understood (validation 12.3 dB). configs/rooms.py learns more in as long.
 LPIPS is off, so this runs offline; validation reports it as unavailable.
 """
 

@@ -284,7 +284,7 @@ def run(folder, *arguments, **environment):
 def test_a_process_without_arguments(tmp_path):
     status, out, errors = run(tmp_path, ROOT / RENDER, HOME=str(tmp_path))
     assert status == 0 and errors == []
-    assert "225 triangles, 1 views: loading" in out and "smoke test" in out
+    assert "97 triangles, 1 views: loading" in out and "smoke test" in out
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
     names = sorted(path.name for path in (tmp_path / "output").iterdir())
     endings = (".exr", ".png", "_comparison.png")

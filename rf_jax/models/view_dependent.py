@@ -10,8 +10,12 @@ from rf_jax.models.config import WINDOW_SIZE, RenderFormerConfig
 from rf_jax.models.dpt import DPTDecoder
 from rf_jax.models.layers import linear, norm
 from rf_jax.models.transformer import ContextProjection, DecoderLayer
+from rf_jax.precision import matmul_precision
 
 OUTPUT_ELU_ALPHA = 1e-3
+
+FRESH_OUTPUT = 0.1
+"""log10(1 + radiance) that a fresh linear decoder gives everywhere."""
 
 
 class ViewDependentStage(nn.Module):
@@ -76,7 +80,14 @@ class ViewDependentStage(nn.Module):
         config = self.config
         if not config.use_dpt_decoder:
             pixels = config.patch_size**2 * config.image_channels
-            return linear(pixels, self.dtype, None, use_bias=True)
+            # A fresh network renders an even dark grey: black is where the activation has no slope.
+            return nn.Dense(
+                pixels,
+                dtype=self.dtype,
+                precision=matmul_precision(self.dtype),
+                kernel_init=nn.initializers.zeros,
+                bias_init=nn.initializers.constant(FRESH_OUTPUT),
+            )
         return DPTDecoder(
             config.dpt_features,
             config.dpt_out_channels,

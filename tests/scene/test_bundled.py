@@ -168,7 +168,7 @@ def test_the_generator_makes_the_committed_files(tmp_path):
         (primitives.box(3), 108, 1.0),
         (primitives.icosphere(2), 320, np.pi / 6),
         (primitives.torus_knot(2, 3, 0.07, 44, 13), 1144, 0.066),
-        (make_bundled.MESHES["slab.obj"], 48, 0.95 * 0.35),
+        (make_bundled.MESHES["slab.obj"], 32, 0.95 * 0.35),
     ],
 )
 def test_solids_are_closed_and_face_outwards(mesh, faces, volume):

@@ -35,6 +35,13 @@ def test_distributions_of_fresh_weights():
             assert abs(leaf.std() - bound / 3**0.5) < 0.02 * bound, path
 
 
+def test_a_fresh_linear_decoder_renders_an_even_grey():
+    config = dataclasses.replace(VARIANTS["testing"], use_dpt_decoder=False)
+    decoder = init_variables(config, 0)["params"]["view_dependent"]["decoder"]
+    np.testing.assert_array_equal(decoder["kernel"], 0)
+    np.testing.assert_array_equal(decoder["bias"], np.float32(0.1))
+
+
 def test_seed_decides():
     init = jax.jit(init_variables, static_argnums=0)
     a, b, c = (jax.tree.leaves(init(VARIANTS["testing"], seed)) for seed in (0, 0, 1))
