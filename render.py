@@ -104,8 +104,8 @@ def main() -> None:
         )
     if checkpoint == str(BUNDLED_WEIGHTS):
         print(
-            "note: the bundled weights are random, so this picture is only a smoke test; "
-            "give trained ones with --checkpoint"
+            "note: the bundled network is small and knows one kind of room at 64x64 pixels; "
+            "give a larger one with --checkpoint"
         )
 
 

@@ -20,8 +20,8 @@ from rf_jax.structs import Scene
 PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
 """Compute types of matrix products; all else is float32 in each of them."""
 
-BUNDLED_WEIGHTS = Path(__file__).parent / "assets" / "models" / "random"
-"""Small random weights, until trained ones are bundled."""
+BUNDLED_WEIGHTS = Path(__file__).parent / "assets" / "models" / "rooms"
+"""A small network for the world of `configs/data_rooms.py`; its card is beside it."""
 
 CACHE_FOLDER = Path.home() / ".cache" / "rf_jax"
 

@@ -13,8 +13,6 @@ from rf_jax import texture as tex
 from rf_jax.benchmark import random_scene
 from rf_jax.models import RenderFormer
 from rf_jax.preprocess import batched, prepare_scene
-from rf_jax.pretrained import load_pretrained, num_parameters
-from rf_jax.rendering import BUNDLED_WEIGHTS
 
 
 def write(monkeypatch, folder, seed):
@@ -27,12 +25,6 @@ def test_the_seed_decides_the_file(monkeypatch, tmp_path):
     first = write(monkeypatch, tmp_path / "a", 3)
     assert filecmp.cmp(first, write(monkeypatch, tmp_path / "b", 3), shallow=False)
     assert not filecmp.cmp(first, write(monkeypatch, tmp_path / "c", 4), shallow=False)
-
-
-def test_the_bundled_weights_are_the_small_variant(config):
-    variables, values = load_pretrained(BUNDLED_WEIGHTS)
-    assert values == config.to_dict()
-    assert num_parameters(variables) < 200_000
 
 
 def test_kernels_keep_the_scale_of_what_they_multiply(variables):

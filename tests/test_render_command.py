@@ -245,12 +245,15 @@ def test_degenerate_triangles_are_dropped_with_a_count(command, frames, caplog):
     assert "dropped 3 degenerate triangles" in caplog.text
 
 
-def test_patches_of_another_size_than_the_networks(refused, tmp_path):
+def test_patches_of_another_size_than_the_networks(refused, tmp_path, config, variables):
+    save_checkpoint(tmp_path / "weights", variables, config.to_dict())
     scene = random_scene(4)
     texture = tex.expand(scene.texture, 8)
     texture[0, 0, 0, 1] += 0.25
     save_h5(scene.replace(texture=texture), tmp_path / "a.h5")
-    assert "a.h5: texture: expected patches of 2x2 texels" in refused(*small("a.h5"))
+    assert "a.h5: texture: expected patches of 2x2 texels" in refused(
+        *small("a.h5", "--checkpoint", "weights")
+    )
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below", "/proc/out"])
@@ -284,7 +287,7 @@ def run(folder, *arguments, **environment):
 def test_a_process_without_arguments(tmp_path):
     status, out, errors = run(tmp_path, ROOT / RENDER, HOME=str(tmp_path))
     assert status == 0 and errors == []
-    assert "97 triangles, 1 views: loading" in out and "smoke test" in out
+    assert "97 triangles, 1 views: loading" in out and "the bundled network" in out
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
     names = sorted(path.name for path in (tmp_path / "output").iterdir())
     endings = (".exr", ".png", "_comparison.png")

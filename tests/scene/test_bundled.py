@@ -137,7 +137,7 @@ def test_the_animation_is_a_loop():
     # After the last step comes the first frame: the slab looks the same after half a turn
     step = np.deg2rad(180 / 24)
     turn = np.array([[np.cos(step), -np.sin(step)], [np.sin(step), np.cos(step)]])
-    last, first = (np.unique(x[128:176].reshape(-1, 3), axis=0) for x in (corners[-1], corners[0]))
+    last, first = (np.unique(x[32:64].reshape(-1, 3), axis=0) for x in (corners[-1], corners[0]))
     middle = first.mean(axis=0)[:2]
     last[:, :2] = (last[:, :2] - middle) @ turn.T + middle
     distances = np.linalg.norm(last[:, None] - first, axis=-1).min(axis=1)

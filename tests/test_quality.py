@@ -1,0 +1,38 @@
+"""The bundled network's figures, so that no change makes its pictures worse unnoticed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rf_jax import Renderer, load_scene
+from rf_jax.comparison import clipped_psnr
+from rf_jax.evaluate import evaluate
+from rf_jax.rendering import BUNDLED_WEIGHTS
+from rf_jax.scene import find_scene_files
+from rf_jax.scene.ground_truth import load_ground_truth
+
+HELD_OUT = sorted((Path(__file__).parent / "data" / "rooms").glob("*.h5"))
+HELD_OUT_PSNR = 20.72
+CORNELL_BOX_PSNR = 15.24
+TOLERANCE = 0.1
+"""Decibels."""
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return Renderer.from_pretrained(BUNDLED_WEIGHTS)
+
+
+def test_held_out_scenes(renderer):
+    rows, _ = evaluate(renderer, HELD_OUT, None)
+    assert len(rows) == 4
+    mean = np.mean([row["psnr"] for row in rows])
+    assert mean == pytest.approx(HELD_OUT_PSNR, abs=TOLERANCE)
+
+
+def test_cornell_box(renderer):
+    (path,) = find_scene_files("cornell_box")
+    image = renderer.render(load_scene(path), 64)[0]
+    psnr = clipped_psnr(image, load_ground_truth(path, [0]))
+    assert psnr == pytest.approx(CORNELL_BOX_PSNR, abs=TOLERANCE)
