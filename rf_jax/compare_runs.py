@@ -47,7 +47,10 @@ def read_curves(workdir: Path) -> dict[str, Curve]:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
         raise InputError("reading runs needs tensorboard: pip install 'rf_jax[plot]'") from error
-    events = EventAccumulator(str(workdir / "tensorboard"), size_guidance={"scalars": 0})
+    folder = workdir / "tensorboard"
+    if not folder.is_dir():
+        raise InputError(f"{workdir}: no validation figures; expected a workdir of train.py")
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     tags = set(events.Tags()["scalars"])
     curves = {}
@@ -60,7 +63,7 @@ def read_curves(workdir: Path) -> dict[str, Curve]:
         )
         curves[metric] = np.stack([steps, _seconds(events, steps), values], axis=1)
     if not curves:
-        raise InputError(f"{workdir}: no validation figures; expected a workdir of train.py")
+        raise InputError(f"{workdir}: no validation figures yet")
     return curves
 
 
