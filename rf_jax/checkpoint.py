@@ -4,12 +4,15 @@ Training directories have that `config.json` too, and such folders in `checkpoin
 """
 
 import contextlib
+import gc
 import json
 import logging
 import re
 import sys
 import tempfile
 import time
+import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -132,19 +135,26 @@ def _quiet() -> Iterator[None]:
     """Keeps Orbax from printing.
 
     It logs tracebacks of what it raises. Reads and writes that still run after one failed complain
-    that nobody waits for them.
+    that nobody waits for them, when they are collected.
     """
-    logger = logging.getLogger("absl")
-    level, hook = logger.level, sys.unraisablehook
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     sys.unraisablehook = lambda _: None
     try:
-        yield
-    except Exception:
-        time.sleep(SECONDS_TO_SETTLE)
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            try:
+                yield
+            except Exception as error:
+                time.sleep(SECONDS_TO_SETTLE)
+                traceback.clear_frames(error.__traceback__)
+                gc.collect()
+                raise
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         sys.unraisablehook = hook
 
 
