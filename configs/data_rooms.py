@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.num_scenes = 1000
+    config.num_scenes = 3200
     config.seed = 0
     config.val_fraction = 0.02
     config.test_fraction = 0.0
@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.sampler.target_jitter = 0.1
     config.sampler.up_jitter = 0.0
     config.sampler.fov = (35.0, 42.0)
-    config.sampler.specular_ratio = (0.0, 0.2)
+    config.sampler.specular_ratio = (0.0, 0.0)
     config.sampler.templates = (
         {
             "family": "box",
@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
             "num_objects": (1, 2),
             "sphere_scale": (0.9, 1.5),
             "max_faces": 48,
-            "shapes": "blocks",
+            "shapes": "boxes",
             "smooth_ratio": 0.0,
             "jitter": False,
             "standing": True,
@@ -53,5 +53,5 @@ def get_config() -> ConfigDict:
     config.render.resolution = 64
     config.render.spp = 32
     config.render.max_depth = 6
-    config.render.denoise = False
+    config.render.denoise = True
     return config.lock()

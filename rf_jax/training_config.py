@@ -63,6 +63,7 @@ class TrainingConfig:
       precision: of matrix products; parameters, losses and the optimizer are float32.
       remat: compute layers again for the gradient instead of storing them.
       fsdp: devices that parameters and optimizer state are split over; the others replicate.
+      optimizer: AdamW as published, or Muon, which learns more of a step.
       learning_rate: at its peak, after warmup_steps; then a cosine of cosine_steps ends at
         final_learning_rate_factor times the peak, and stays there.
       weight_decay: of the matrices, or of all parameters (as published).
@@ -86,6 +87,7 @@ class TrainingConfig:
     remat: bool = False
     fsdp: int = 1
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: NonNegative = 1e-4
     warmup_steps: int = 8000
     cosine_steps: int = 492_000

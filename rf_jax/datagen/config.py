@@ -34,7 +34,7 @@ class Template:
       num_objects: least and most.
       sphere_scale: four times the radius of an object's bounding sphere.
       max_faces: of an object; the triangle budget may allow fewer.
-      shapes: any object, thin ones, blocks (boxes and superquadrics), or the special few (all, or
+      shapes: any object, thin ones, boxes, or the special few (all, or
         those for scenes of several).
       smooth_ratio: how many objects and walls are smoothly shaded.
       jitter: move, turn and stretch the background pieces.
@@ -48,7 +48,7 @@ class Template:
     num_objects: tuple[int, int]
     sphere_scale: Interval = (0.8, 1.8)
     max_faces: FaceCount = 1188
-    shapes: Literal["any", "thin", "blocks", "special", "special_multi"] = "any"
+    shapes: Literal["any", "thin", "boxes", "special", "special_multi"] = "any"
     smooth_ratio: Fraction = 0.5
     jitter: bool = True
     floor_offset: Interval = (0.15, 0.25)

@@ -64,11 +64,11 @@ def make_mesh(shape: Shape, files: tuple[Path, ...]) -> Mesh:
     rng = np.random.default_rng(shape.seed)
     if shape.kind in SPECIAL:
         return _special_mesh(SPECIAL[shape.kind], shape.max_faces, rng)
-    if files and shape.kind != "blocks":
+    if files and shape.kind != "boxes":
         return load_simplified(files[rng.integers(len(files))], shape.max_faces)
     fewest = max(MIN_OBJECT_FACES, shape.max_faces / 4)
     num_faces = int(np.exp(rng.uniform(np.log(fewest), np.log(shape.max_faces))))
-    names = BLOCKS if shape.kind == "blocks" else tuple(FAMILIES)
+    names = ("box",) if shape.kind == "boxes" else tuple(FAMILIES)
     names = [name for name in names if name != "knot" or num_faces >= MIN_KNOT_FACES]
     vertices, faces = FAMILIES[names[rng.integers(len(names))]](rng, num_faces)
     if shape.kind == "thin":
@@ -225,6 +225,3 @@ FAMILIES: dict[str, Callable[[np.random.Generator, int], Mesh]] = {
     "displaced_sphere": _displaced_sphere,
 }
 """Closed shapes of at most the given number of faces (32 or more; knots 300)."""
-
-BLOCKS = ("box", "superquadric")
-"""Families that are recognised at few faces."""

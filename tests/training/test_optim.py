@@ -46,6 +46,28 @@ def test_update_is_adamw_with_clipping():
         np.testing.assert_allclose(found, values, rtol=1e-5)
 
 
+def test_muon_turns_the_layers_matrices_alike_in_every_direction():
+    """Singular values of the first update are near 0.2 sqrt(longer side); the rest has Adam's."""
+    config = small_config("", optimizer="muon", weight_decay=0.0, grad_clip_norm=1e9)
+    rng = np.random.default_rng(0)
+    shapes = {"layers": {"kernel": (3, 8, 24), "scale": (3, 8)}, "decoder": {"kernel": (8, 4)}}
+    grads = jax.tree.map(
+        lambda shape: jnp.float32(rng.normal(size=shape)),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+    params = jax.tree.map(jnp.zeros_like, grads)
+    tx = make_optimizer(config)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    left, _, right = np.linalg.svd(grads["layers"]["kernel"], full_matrices=False)
+    turned = np.einsum("lij,lik,ljk->lj", left, -updates["layers"]["kernel"], right)
+    np.testing.assert_allclose(turned / (0.2 * np.sqrt(24)), 1, atol=0.35)
+    for path in (("layers", "scale"), ("decoder", "kernel")):
+        update, grad = (tree[path[0]][path[1]] for tree in (updates, grads))
+        # Nesterov's step of Adam: (1 + beta) times the gradient's sign, less the bias correction
+        np.testing.assert_allclose(update, -1.47368 * np.sign(grad), rtol=1e-4)
+
+
 def test_only_matrices_decay_by_default():
     config = small_config("")
     params = jax.jit(init_variables, static_argnums=(0, 1))(config.model, 0)["params"]
