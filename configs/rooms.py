@@ -14,12 +14,13 @@ from configs import common
 
 def get_config() -> ConfigDict:
     config = common.get_config()
-    config.total_steps = 7500
+    config.total_steps = 6000
     config.batch_size = 4
     config.precision = "fp32"
-    config.learning_rate = 5e-4
-    config.warmup_steps = 200
-    config.cosine_steps = 7300
+    config.optimizer = "muon"
+    config.learning_rate = 1e-3
+    config.warmup_steps = 800
+    config.cosine_steps = 5200
     config.lpips_weight = 0.0
     config.image_every_steps = 1000
     config.validate_every_steps = 200

@@ -34,7 +34,6 @@ MESHES = {
     "plane.obj": primitives.plane_grid(2),
     "box.obj": _slab(1.0, 1.0),
     "slab.obj": _slab(0.95, 0.35),
-    "gem.obj": primitives.superquadric((1.25, 1.0), rows=4, columns=5),
     "light.obj": primitives.equilateral_triangle(0.0707),
 }
 
@@ -63,19 +62,19 @@ def cornell_box() -> SceneDescription:
     gray = (0.5, 0.5, 0.5)
     objects = {
         **_walls((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (0.6, 0.06, 0.05), (0.1, 0.45, 0.08)),
-        "tall_box": _block("box.obj", (-0.17, 0.14), 18.0, (0.28, 0.28, 0.6), gray, 0.25),
-        "short_box": _block("box.obj", (0.18, -0.15), -17.0, (0.3, 0.3, 0.3), gray, 0.6),
-        "light": _light((0.35, -0.6, 2.1), (16.0, 9.0, 0.0), 3700.0),
+        "tall_box": _block("box.obj", (-0.17, 0.14), 18.0, (0.28, 0.28, 0.6), gray),
+        "short_box": _block("box.obj", (0.18, -0.15), -17.0, (0.3, 0.3, 0.3), gray),
+        "light": _light((0.5, -0.8, 2.42), (18.0, 11.5, 0.0), 3700.0),
     }
     return _scene("cornell_box", objects, Camera((0.0, -2.0, 0.0), ZERO, (0.0, 0.0, 1.0), 38.0))
 
 
 def blue_room() -> SceneDescription:
-    """A slab and a gem between a blue and an orange wall, lit from the right."""
+    """A slab and a cube between a blue and an orange wall, lit from the right."""
     objects = {
         **_walls((0.45, 0.42, 0.4), (0.3, 0.36, 0.45), (0.05, 0.2, 0.7), (0.85, 0.4, 0.06)),
-        "slab": _block("slab.obj", (-0.22, 0.2), 25.0, (0.5, 0.5, 0.54), (0.7, 0.65, 0.5), 0.4),
-        "gem": _block("gem.obj", (0.17, -0.12), 10.0, (0.42, 0.42, 0.48), (0.1, 0.5, 0.35), 0.5),
+        "slab": _block("slab.obj", (-0.22, 0.2), 25.0, (0.5, 0.5, 0.54), (0.7, 0.65, 0.5)),
+        "cube": _block("box.obj", (0.17, -0.12), 10.0, (0.34, 0.34, 0.34), (0.1, 0.5, 0.35)),
         "light": _light((0.75, -1.0, 1.95), (27.0, 20.0, 0.0), 4000.0),
     }
     camera = Camera((-0.3, -1.9, 0.25), (0.0, 0.0, -0.05), (0.0, 0.0, 1.0), 38.0)
@@ -87,8 +86,8 @@ def turning_block(frame: int) -> SceneDescription:
     turn = 20.0 + HALF_TURN * frame / FRAMES
     objects = {
         **_walls((0.45, 0.45, 0.45), (0.45, 0.42, 0.36), (0.7, 0.5, 0.1), (0.35, 0.15, 0.6)),
-        "slab": _block("slab.obj", (0.13, 0.12), turn, (0.5, 0.5, 0.54), (0.7, 0.18, 0.1), 0.3),
-        "box": _block("box.obj", (-0.24, -0.27), 25.0, (0.26, 0.26, 0.26), (0.15, 0.45, 0.65), 0.5),
+        "slab": _block("slab.obj", (0.13, 0.12), turn, (0.5, 0.5, 0.54), (0.7, 0.18, 0.1)),
+        "box": _block("box.obj", (-0.24, -0.27), 25.0, (0.26, 0.26, 0.26), (0.15, 0.45, 0.65)),
         "light": _light((-0.75, -0.5, 2.0), (14.0, -20.0, 0.0), 4000.0),
     }
     camera = Camera((0.2, -1.95, 0.25), (0.0, 0.0, -0.05), (0.0, 0.0, 1.0), 38.0)
@@ -102,8 +101,8 @@ def _scene(name: str, objects: dict[str, SceneObject], camera: Camera) -> SceneD
 def _walls(floor: Vector, back: Vector, left: Vector, right: Vector) -> dict[str, SceneObject]:
     """The room's four sides in these diffuse colours."""
     return {
-        name: SceneObject("plane.obj", transform, _material(diffuse, 0.02, 0.9))
-        for (name, transform), diffuse in zip(ROOM.items(), (floor, back, left, right), strict=True)
+        name: SceneObject("plane.obj", transform, _diffuse(color))
+        for (name, transform), color in zip(ROOM.items(), (floor, back, left, right), strict=True)
     }
 
 
@@ -112,8 +111,7 @@ def _block(
     position: tuple[float, float],
     turn: float,
     scale: Vector,
-    diffuse: Vector,
-    roughness: float,
+    color: Vector,
 ) -> SceneObject:
     """A mesh of height 1 that stands on the floor at x, y, turned by degrees about the vertical.
 
@@ -121,11 +119,11 @@ def _block(
     """
     translation = (*position, scale[2] / 2 - 0.5)
     placement = Transform(translation, (0.0, 0.0, turn), scale, normalize=False)
-    return SceneObject(mesh, placement, _material(diffuse, 0.1, roughness))
+    return SceneObject(mesh, placement, _diffuse(color))
 
 
-def _material(diffuse: Vector, specular: float, roughness: float) -> Material:
-    return Material(diffuse, (specular,) * 3, roughness, ZERO, smooth_shading=False)
+def _diffuse(color: Vector) -> Material:
+    return Material(color, ZERO, 1.0, ZERO, smooth_shading=False)
 
 
 def _light(position: Vector, rotation: Vector, radiance: float) -> SceneObject:
