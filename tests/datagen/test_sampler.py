@@ -319,10 +319,12 @@ def test_standing_objects_touch_the_floor_between_the_walls():
 
 
 def test_the_specular_part_can_be_bounded():
-    config = load_config(str(CONFIGS / "data_rooms.py"))
+    config = load_config(
+        str(CONFIGS / "data_rooms.py"), ["--config.sampler.specular_ratio=(0.0, 0.2)"]
+    )
     scenes = [sample_scene(config.sampler, scene_rng(0, i, 0), "s") for i in range(200)]
     materials = [value.material for _, value in objects(scenes, "background")]
-    assert max(m.specular[0] for m in materials) <= 0.2
+    assert 0.15 < max(m.specular[0] for m in materials) <= 0.2
     assert max(max(m.diffuse) for m in materials) > 0.8
 
 
