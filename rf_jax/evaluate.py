@@ -2,7 +2,8 @@
 
     python -m rf_jax.evaluate --checkpoint workdirs/tiny --data data/tiny
 
-prints a table, and writes evaluation.json and sheet.png (prediction, truth, 4x difference).
+prints a table, and writes evaluation.json, sheet.png (prediction, truth, 4x difference of the first
+scenes) and worst.png (of those of lowest PSNR).
 """
 
 import argparse
@@ -62,7 +63,10 @@ def main() -> None:
     with atomic_path(args.output_dir / "evaluation.json") as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
     save_png(args.output_dir / "sheet.png", sheet)
-    print(f"-> {args.output_dir}/evaluation.json, sheet.png")
+    by_psnr = sorted(zip(rows, files, strict=True), key=lambda pair: pair[0]["psnr"])
+    _, worst = evaluate(renderer, [path for _, path in by_psnr[:SHEET_ROWS]], None)
+    save_png(args.output_dir / "worst.png", worst)
+    print(f"-> {args.output_dir}/evaluation.json, sheet.png, worst.png")
 
 
 def _load_lpips(folder: str | None) -> Perceptual | None:

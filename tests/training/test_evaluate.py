@@ -52,7 +52,11 @@ def test_command_prints_a_table_and_writes_files(
         values = [row[metric] for row in result["scenes"]]
         np.testing.assert_allclose(result["mean"][metric], np.mean(values))
     assert f"{result['mean']['psnr']:.2f}" in out.splitlines()[3]
-    assert load_png(tmp_path / "out" / "sheet.png").shape == (2 * 256, 3 * 256, 3)
+    sheet, worst = (load_png(tmp_path / "out" / f"{name}.png") for name in ("sheet", "worst"))
+    assert sheet.shape == (2 * 256, 3 * 256, 3)
+    by_psnr = np.argsort([row["psnr"] for row in result["scenes"]])
+    rows = sheet.reshape(2, 256, 3 * 256, 3)
+    np.testing.assert_array_equal(worst, rows[by_psnr].reshape(sheet.shape))
 
 
 def test_summaries():
