@@ -103,7 +103,7 @@ def test_every_view_has_ground_truth(path):
     views = range(len(load_scene_description(path).cameras))
     truth = load_ground_truth(path, views)
     assert truth.shape == (len(views), 64, 64, 3)
-    assert within(np.clip(truth, 0, 1).mean(axis=(1, 2, 3)), (0.25, 0.45))
+    assert within(np.clip(truth, 0, 1).mean(axis=(1, 2, 3)), (0.15, 0.35))
 
 
 def test_files_are_small():
