@@ -64,7 +64,7 @@ def test_a_folder_is_an_animation_in_natural_order(render, tmp_path):
         camera[:, 2, 3] += 0.01 * index
         save_h5(scene.replace(camera_to_world=camera), frames / f"frame_{index}.h5")
     status, out, _ = render(*small(frames, "--fps", 12))
-    assert status == 0 and "285 triangles, 3 views" in out
+    assert status == 0 and "291 triangles, 3 views" in out
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"frames.mp4", "frame_1_view_0.exr", "frame_10_view_0.png"} <= names
     assert len(names) == 7
