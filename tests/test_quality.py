@@ -13,8 +13,8 @@ from rf_jax.scene import find_scene_files
 from rf_jax.scene.ground_truth import load_ground_truth
 
 HELD_OUT = sorted((Path(__file__).parent / "data" / "rooms").glob("*.h5"))
-HELD_OUT_PSNR = 22.30
-CORNELL_BOX_PSNR = 15.51
+HELD_OUT_PSNR = 25.49
+CORNELL_BOX_PSNR = 22.09
 TOLERANCE = 0.1
 """Decibels."""
 
