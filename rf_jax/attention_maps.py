@@ -22,6 +22,7 @@ from rf_jax.attention import AttentionFn
 from rf_jax.attention.dot_product import dot_product_attention
 from rf_jax.attention.performer import PerformerAttention
 from rf_jax.errors import run_command_line
+from rf_jax.figures import new_figure
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.preprocess import prepare_scene
 from rf_jax.pretrained import load_pretrained
@@ -118,7 +119,7 @@ def _attention_fn(variables, config, layer):
         return dot_product_attention
 
     def of_layer(collection):
-        layers = variables.get(collection, {})["view_independent"]["layers"]
+        layers = variables[collection]["view_independent"]["layers"]
         performer = layers["attention"].get("performer", {})
         return jax.tree.map(lambda x: x[layer], performer)
 
@@ -150,15 +151,10 @@ def format_table(name: str, maps: np.ndarray, lights: np.ndarray) -> str:
 
 def plot(maps: dict[str, np.ndarray], path: Path) -> None:
     """Draws all maps of all networks."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     columns = max(network.shape[0] * network.shape[1] for network in maps.values())
-    figure, grid = plt.subplots(
-        len(maps), columns, figsize=(1.6 * columns, 1.9 * len(maps)), squeeze=False
-    )
+    missing = "the plot needs matplotlib: pip install 'rf_jax[plot]'"
+    figure = new_figure(missing, 1.6 * columns, 1.9 * len(maps))
+    grid = figure.subplots(len(maps), columns, squeeze=False)
     for axis in grid.flat:
         axis.set_axis_off()
     for axes, (name, network) in zip(grid, maps.items(), strict=True):
@@ -166,10 +162,8 @@ def plot(maps: dict[str, np.ndarray], path: Path) -> None:
             axis.imshow(np.sqrt(np.maximum(network[layer, head], 0)), cmap="gray")
             axis.set_title(f"layer {layer}, head {head}", fontsize=7)
         axes[0].text(-0.1, 0.5, name, rotation=90, va="center", transform=axes[0].transAxes)
-    figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90, format="png")
-    plt.close(figure)
 
 
 if __name__ == "__main__":

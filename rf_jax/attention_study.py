@@ -22,7 +22,8 @@ from rf_jax.attention.performer import (
     orthogonal_projection,
     performer_attention,
 )
-from rf_jax.errors import InputError, run_command_line
+from rf_jax.errors import run_command_line
+from rf_jax.figures import new_figure
 
 HEAD_DIM, NUM_QUERIES, NUM_KEYS, NUM_HEADS = 128, 256, 1024, 2
 SQUARED_NORMS = (0.5, 1.0, 2.0, 4.0, 11.3)
@@ -129,11 +130,7 @@ def save_csv(path: Path, rows: list[dict]) -> None:
 
 
 def save_plot(path: Path, rows: list[dict]) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("the plot needs matplotlib: pip install -e '.[plot]'") from None
-    figure = Figure(figsize=(14, 5.6), layout="constrained")
+    figure = new_figure("the plot needs matplotlib: pip install -e '.[plot]'", 14, 5.6)
     axes = figure.subplots(len(DATA), len(SQUARED_NORMS), sharex=True, sharey=True)
     for (data, norm), axis in zip(itertools.product(DATA, SQUARED_NORMS), axes.flat, strict=True):
         case = [row for row in rows if (row["data"], row["squared_norm"]) == (data, norm)]

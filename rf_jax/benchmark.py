@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from rf_jax.atomic import atomic_path
 from rf_jax.attention import ATTENTION_NAMES
-from rf_jax.errors import InputError, run_command_line
+from rf_jax.errors import run_command_line
+from rf_jax.figures import new_figure
 from rf_jax.flops import context_flops, view_flops, view_independent_flops
 from rf_jax.models import VARIANTS, RenderFormerConfig
 from rf_jax.precision import matmul_precision
@@ -204,11 +205,7 @@ def save_csv(path: Path, rows: Sequence[Row]) -> None:
 
 def save_plot(path: Path, rows: Sequence[Row]) -> None:
     """Seconds of each stage against triangles, a line for each attention function."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("--plot needs matplotlib: pip install -e '.[plot]'") from None
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = new_figure("--plot needs matplotlib: pip install -e '.[plot]'", 11, 4.2)
     for axis, stage in zip(figure.subplots(1, 2, sharex=True), STAGES, strict=True):
         for name in dict.fromkeys(row.attention for row in rows):
             line = [r for r in rows if (r.attention, r.stage) == (name, stage)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from rf_jax.atomic import atomic_path
 from rf_jax.errors import InputError, run_command_line
+from rf_jax.figures import new_figure
 
 METRICS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 
@@ -92,15 +93,10 @@ def format_table(runs: dict[str, dict[str, Curve]]) -> str:
 
 def plot(runs: dict[str, dict[str, Curve]], path: Path) -> None:
     """A row of plots a metric: against steps, and against seconds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     metrics = [metric for metric in METRICS if any(metric in curves for curves in runs.values())]
-    figure, grid = plt.subplots(
-        len(metrics), 2, figsize=(9, 3.2 * len(metrics)), squeeze=False, sharey="row"
-    )
+    missing = "the plot needs matplotlib: pip install 'rf_jax[plot]'"
+    figure = new_figure(missing, 9, 3.2 * len(metrics))
+    grid = figure.subplots(len(metrics), 2, squeeze=False, sharey="row")
     for axes, metric in zip(grid, metrics, strict=True):
         for column, (axis, label) in enumerate(zip(axes, ("step", "seconds"), strict=True)):
             for name, curves in runs.items():
@@ -110,10 +106,8 @@ def plot(runs: dict[str, dict[str, Curve]], path: Path) -> None:
             axis.set_ylabel(METRICS[metric])
             axis.grid(alpha=0.3)
     grid[0, 0].legend()
-    figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.scenes import generate_scene
 from rf_jax.datagen.shapes import find_mesh_files
 from rf_jax.errors import InputError
+from rf_jax.figures import new_figure
 from rf_jax.image_io import save_png
 from rf_jax.scene import load_h5, load_images
 from rf_jax.structs import Scene
@@ -144,13 +145,10 @@ def contact_sheet(thumbnails: list[np.ndarray]) -> np.ndarray:
 
 
 def _save_histograms(path: Path, values: Statistics) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("histograms need matplotlib: pip install 'rf_jax[datagen]'") from error
     columns = 4
     rows = -(-len(values) // columns)
-    figure = Figure(figsize=(3 * columns, 2.2 * rows), layout="constrained")
+    missing = "histograms need matplotlib: pip install 'rf_jax[datagen]'"
+    figure = new_figure(missing, 3 * columns, 2.2 * rows)
     for axes, (name, data) in zip(
         figure.subplots(rows, columns).flat, values.items(), strict=False
     ):
