@@ -14,9 +14,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rf_jax.checkpoint import save_checkpoint
 from rf_jax.errors import InputError, run_command_line
-from rf_jax.pretrained import load_pretrained, num_parameters, save_hugging_face_folder
+from rf_jax.weights.checkpoint import save_checkpoint
+from rf_jax.weights.pretrained import load_pretrained, num_parameters, save_hugging_face_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,11 +53,11 @@ def to_half(leaf: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     args = parse_args()
-    variables, config = load_pretrained(args.source, args.model_config)
+    variables, _, values = load_pretrained(args.source, args.model_config)
     if args.half:
         variables = variables | {"params": jax.tree.map(to_half, variables["params"])}
     save = save_hugging_face_folder if args.to_torch else save_checkpoint
-    save(args.destination, variables, config)
+    save(args.destination, variables, values)
     print(f"{args.destination}: {num_parameters(variables):,} parameters from {args.source}")
 
 

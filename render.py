@@ -13,10 +13,10 @@ from pathlib import Path
 
 from rf_jax.attention import ATTENTION_NAMES
 from rf_jax.errors import run_command_line
-from rf_jax.render_files import RenderOptions, find_jobs, render_jobs
-from rf_jax.rendering import BUNDLED_WEIGHTS, PRECISIONS, Renderer
+from rf_jax.images.tone_map import TONE_MAPPERS
+from rf_jax.rendering.files import RenderOptions, find_jobs, render_jobs
+from rf_jax.rendering.renderer import BUNDLED_WEIGHTS, PRECISIONS, Renderer
 from rf_jax.scene import bundled_scene_names
-from rf_jax.tone_map import TONE_MAPPERS
 
 
 def parse_args() -> argparse.Namespace:

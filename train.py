@@ -12,10 +12,10 @@ from pathlib import Path
 
 import jax
 
+from rf_jax.compilation import enable_compilation_cache
 from rf_jax.errors import InputError, run_command_line
-from rf_jax.rendering import enable_compilation_cache
-from rf_jax.training import train_and_evaluate
-from rf_jax.training_config import load_training_config
+from rf_jax.training.config import load_training_config
+from rf_jax.training.loop import train_and_evaluate
 
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:

@@ -1,9 +1,9 @@
-"""All keys of a training run with their defaults (described in rf_jax/training_config.py)."""
+"""All keys of a training run with their defaults (described in rf_jax/training/config.py)."""
 
 from ml_collections import ConfigDict
 
 from rf_jax.models import VARIANTS
-from rf_jax.training_config import default_config
+from rf_jax.training.config import default_config
 
 
 def get_config(variant: str = "v1_base") -> ConfigDict:

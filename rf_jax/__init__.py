@@ -7,7 +7,7 @@ Example:
 """
 
 from rf_jax.errors import InputError
-from rf_jax.rendering import Renderer
+from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import load_scene
 from rf_jax.structs import Scene
 

@@ -18,17 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from rf_jax.atomic import atomic_path
-from rf_jax.comparison import comparison_image
-from rf_jax.data import find_files
 from rf_jax.errors import InputError, prefix_errors, run_command_line
-from rf_jax.image_io import save_png
-from rf_jax.losses import display, log_radiance
-from rf_jax.metrics import psnr, ssim
-from rf_jax.perceptual import Perceptual
-from rf_jax.rendering import PRECISIONS, Renderer
+from rf_jax.files import atomic_path
+from rf_jax.images.comparison import comparison_image
+from rf_jax.images.files import save_png
+from rf_jax.images.lpips import Perceptual
+from rf_jax.images.metrics import psnr, ssim
+from rf_jax.images.radiance import display, log_radiance
+from rf_jax.images.tone_map import tone_map
+from rf_jax.rendering.renderer import PRECISIONS, Renderer
+from rf_jax.scene.dataset import find_files
 from rf_jax.scene.h5 import load_h5, load_images
-from rf_jax.tone_map import tone_map
 
 METRICS = ("psnr", "ssim", "lpips", "hdr_flip")
 SHEET_ROWS = 8

@@ -1,12 +1,32 @@
-"""The scene that flows through the project.
+"""The structs that flow through the project, and the channels of a material.
 
 Axes, here and in every docstring:
   B scenes, V views, N triangles (padded), R register tokens, S = R + N, P = h * w ray patches,
-  D width, L layers, nh heads, hd head dim, H W image height and width, C channels, T texels a side.
+  D width, L layers, nh heads, hd head dim, H W image height and width, C channels,
+  T texels per side.
+
+A `Scene` is physical. Preprocessing makes `SceneTokens` of it, which the view-independent stage
+turns into a `SceneEncoding`; training reads whole `Batch`es.
 """
 
+import jax
+import numpy as np
 from flax import struct
 from numpy.typing import ArrayLike
+
+NUM_CHANNELS = 13
+"""Material channels of a triangle, in this order."""
+DIFFUSE = slice(0, 3)
+SPECULAR = slice(3, 6)
+ROUGHNESS = slice(6, 7)
+NORMAL = slice(7, 10)
+EMISSION = slice(10, 13)
+
+FLAT_NORMAL = (0.5, 0.5, 1.0)
+"""The normal channels of a surface without a normal map."""
+
+PUBLISHED_TEXTURE_SIZE = 32
+"""Texels per side in published files."""
 
 
 @struct.dataclass
@@ -16,9 +36,9 @@ class Scene:
     Attributes:
       triangles: [(B,) N, 3, 3] vertex positions in world space, about [-0.5, 0.5]^3 (vertex, xyz).
       vertex_normals: [(B,) N, 3, 3] unit normals at those vertices.
-      texture: materials, linear, channels as in `rf_jax.texture`: [(B,) N, 13] with one value a
-        triangle, or [(B,) N, 13, T, T] patches whose texels with x + y > T are 0.
-      valid_mask: [(B,) N] bool, True for real triangles; None when all of them are.
+      texture: linear materials, either one value per triangle [(B,) N, 13], or patches
+        [(B,) N, 13, T, T] whose texels with x + y > T are 0.
+      valid_mask: [(B,) N] bool, True for real triangles; None when all of them are real.
       camera_to_world: [(B,) V, 4, 4] rigid, OpenGL and Blender axes (+x right, +y up, -z forward).
       fov_degrees: [(B,) V] full field of view of the square image.
     """
@@ -29,3 +49,85 @@ class Scene:
     valid_mask: ArrayLike | None
     camera_to_world: ArrayLike
     fov_degrees: ArrayLike
+
+
+@struct.dataclass
+class SceneTokens:
+    """The network's input for B scenes, made by `rf_jax.rendering.preprocess`.
+
+    Attributes:
+      triangles: [B, N, 3, 3] float32, real triangles first, then padding.
+      vertex_normals: [B, N, 3, 3] float32.
+      texture: [B, N, 13] or [B, N, 13, T, T]; emission e as log10(1 + e) unless the network is LDR.
+      num_triangles: [B] int32, how many triangles are real.
+    """
+
+    triangles: jax.Array
+    vertex_normals: jax.Array
+    texture: jax.Array
+    num_triangles: jax.Array
+
+
+@struct.dataclass
+class SceneEncoding:
+    """What `RenderFormer.encode_scene` keeps of B scenes for all their views.
+
+    Attributes:
+      tokens: [B, R + N, D] of the view-independent stage, float32.
+      keys, values: [L, B, R + N, nh, hd] of the view-dependent stage's cross attention, normed, not
+        rotated; None with NeRF positions, which enter before the projection and change by view.
+      triangles: [B, N, 3, 3] in world space.
+      num_triangles: [B] int32.
+    """
+
+    tokens: jax.Array
+    keys: jax.Array | None
+    values: jax.Array | None
+    triangles: jax.Array
+    num_triangles: jax.Array
+
+
+@struct.dataclass
+class Batch:
+    """B training scenes with V images each.
+
+    Attributes:
+      tokens: the scenes, in world space.
+      camera_to_world: [B, V, 4, 4].
+      fov_degrees: [B, V].
+      images: [B, V, H, H, 3] linear radiance, float16; whole views, or crops of them.
+      crop_origin: [B, V, 2] int32 first row and column of the images in their views.
+      rotation, translation: [B, 3, 3], [B, 3] rigid motion that augmentation applies.
+      weight: [B] float32, 1, or 0 for a row that only fills the batch.
+      file: [B] int32 index of the file that a row was read from.
+      skipped: [B] int32 number of unusable files that were tried before it.
+    """
+
+    tokens: SceneTokens
+    camera_to_world: np.ndarray
+    fov_degrees: np.ndarray
+    images: np.ndarray
+    crop_origin: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    weight: np.ndarray
+    file: np.ndarray
+    skipped: np.ndarray
+
+
+def texel_mask(size: int) -> np.ndarray:
+    """[T, T] bool: the texels that the triangle covers."""
+    x, y = np.indices((size, size))
+    return x + y <= size
+
+
+def constant_texture(texture: np.ndarray) -> np.ndarray | None:
+    """Values [..., 13] of patches [..., 13, T, T] if each patch holds only one, else None."""
+    value = texture[..., 0, 0]
+    expected = np.where(texel_mask(texture.shape[-1]), value[..., None, None], 0)
+    return value if np.array_equal(texture, expected) else None
+
+
+def expand_texture(value: np.ndarray, size: int = PUBLISHED_TEXTURE_SIZE) -> np.ndarray:
+    """[..., 13] -> [..., 13, T, T], the inverse of `constant_texture`."""
+    return np.where(texel_mask(size), value[..., None, None], np.zeros((), value.dtype))

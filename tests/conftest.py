@@ -21,7 +21,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and subprocesses share th
 import pytest
 
 from rf_jax.models import VARIANTS
-from rf_jax.random_weights import random_variables
+from rf_jax.weights.random_weights import random_variables
 
 
 @pytest.fixture(scope="session")

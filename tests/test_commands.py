@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
-from rf_jax import rendering
-from rf_jax.checkpoint import save_checkpoint
-from rf_jax.image_io import load_exr, load_png
-from rf_jax.pretrained import save_hugging_face_folder
+from rf_jax.images.files import load_exr, load_png
+from rf_jax.rendering import renderer as rendering
 from rf_jax.scene import bundled_scene, load_scene, save_h5
+from rf_jax.weights.checkpoint import save_checkpoint
+from rf_jax.weights.pretrained import save_hugging_face_folder
 
 ROOT = Path(__file__).parents[1]
 BLUE_ROOM = bundled_scene("blue_room")
@@ -241,7 +241,7 @@ def test_two_scenes_of_one_name(render, tmp_path):
 def swin_folder(folder, config):
     import dataclasses
 
-    from rf_jax.random_weights import random_variables
+    from rf_jax.weights.random_weights import random_variables
 
     swin = dataclasses.replace(config, view_transformer_use_swin_attn=True)
     save_hugging_face_folder(folder, random_variables(swin, 0), swin.to_dict())

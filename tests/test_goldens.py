@@ -10,12 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from rf_jax import texture as tex
 from rf_jax.attention import get_attention_fn
-from rf_jax.models import RenderFormer, RenderFormerConfig, SceneTokens
-from rf_jax.pretrained import load_pretrained
-from rf_jax.rendering import Renderer
-from rf_jax.structs import Scene
+from rf_jax.models import RenderFormer, RenderFormerConfig
+from rf_jax.rendering.renderer import Renderer
+from rf_jax.structs import EMISSION, Scene, SceneTokens
+from rf_jax.weights.pretrained import load_pretrained
 
 TOLERANCE = 1e-5
 BUNDLED = Path(__file__).parent / "data" / "goldens"
@@ -49,7 +48,7 @@ class Golden:
         if self.config.texture_encode_patch_size == 1:
             texture = texture[..., 0, 0]
         if not self.config.use_ldr:
-            texture[:, :, tex.EMISSION] = np.log10(1 + texture[:, :, tex.EMISSION])
+            texture[:, :, EMISSION] = np.log10(1 + texture[:, :, EMISSION])
         rng = np.random.default_rng(0)
 
         def pad(array):

@@ -13,7 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rf_jax.datagen.config import DataConfig, RenderConfig, load_config
+from rf_jax.config_files import load_config_file
+from rf_jax.datagen.config import DataConfig, RenderConfig
 from rf_jax.datagen.dataset import make_dataset
 from rf_jax.datagen.report import dry_run, inspect_dataset
 from rf_jax.datagen.scene_files import RunOptions
@@ -60,7 +61,7 @@ def main() -> None:
     if sys.argv[1:2] == ["path_trace"]:
         return _path_trace(sys.argv[2:])
     args, overrides = parse_args()
-    config = load_config(args.config, overrides)
+    config = load_config_file(DataConfig, args.config, overrides)
     if args.num_workers is not None and args.num_workers < 1:
         raise InputError(f"--num_workers: expected at least 1, found {args.num_workers}")
     if args.dry_run:

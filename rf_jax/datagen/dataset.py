@@ -11,13 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rf_jax.atomic import atomic_path
+from rf_jax import schema
 from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.path_tracer import check_renderer
 from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions
 from rf_jax.datagen.shapes import find_mesh_files
 from rf_jax.datagen.workers import cpu_count, outcomes
 from rf_jax.errors import InputError
+from rf_jax.files import atomic_path
 from rf_jax.scene import load_attributes
 
 MAX_GIVEN_UP = 10
@@ -131,7 +132,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _check_same_config(config: DataConfig, folder: Path) -> None:
     """Writes `config.json`, or checks that it is the same but for the number of scenes."""
     path = folder / "config.json"
-    text = json.dumps(config.to_dict(), indent=2)
+    text = json.dumps(schema.to_dict(config), indent=2)
     if path.exists():
         differing = _differences(json.loads(path.read_text()), json.loads(text))
         if differing := sorted(differing - {"num_scenes"}):

@@ -7,13 +7,12 @@ import sys
 
 import numpy as np
 
-from rf_jax import geometry
-from rf_jax import texture as tex
+from rf_jax import geometry, structs
+from rf_jax.datagen import primitives
 from rf_jax.datagen.config import RenderConfig
 from rf_jax.datagen.microfacet import directional_albedo, mean_albedo, multiple_scattering
 from rf_jax.datagen.path_tracer import PathTracer, check_renderer, make_path_tracer
 from rf_jax.errors import run_command_line
-from rf_jax.scene import primitives
 from rf_jax.structs import Scene
 
 SPECULAR = 1.0
@@ -29,8 +28,8 @@ def furnace_scene(material: np.ndarray, cosines: np.ndarray) -> Scene:
     """
     plate, sphere = primitives.plane_grid(1), primitives.icosphere(2)
     triangles = np.concatenate([plate[0][plate[1]], 2 * FURNACE_RADIUS * sphere[0][sphere[1]]])
-    emitting = np.zeros(tex.NUM_CHANNELS)
-    emitting[tex.EMISSION], emitting[tex.ROUGHNESS] = 1, 1
+    emitting = np.zeros(structs.NUM_CHANNELS)
+    emitting[structs.EMISSION], emitting[structs.ROUGHNESS] = 1, 1
     texture = np.concatenate([np.tile(material, (2, 1)), np.tile(emitting, (len(sphere[1]), 1))])
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
@@ -50,9 +49,9 @@ def furnace_albedo(
     tracer: PathTracer, diffuse: float, specular: float, roughness: float, cosines: np.ndarray
 ) -> np.ndarray:
     """[V] what a plate of a grey material reflects towards directions of those cosines."""
-    material = np.zeros(tex.NUM_CHANNELS)
-    material[tex.DIFFUSE], material[tex.SPECULAR] = diffuse, specular
-    material[tex.ROUGHNESS] = roughness
+    material = np.zeros(structs.NUM_CHANNELS)
+    material[structs.DIFFUSE], material[structs.SPECULAR] = diffuse, specular
+    material[structs.ROUGHNESS] = roughness
     images = tracer.render(furnace_scene(material, cosines), 0)
     return images[..., :3].mean(axis=(1, 2, 3))
 

@@ -5,11 +5,10 @@ from typing import Any
 import mitsuba as mi
 import numpy as np
 
-from rf_jax import texture as tex
 from rf_jax.datagen.config import RenderConfig
 from rf_jax.datagen.denoise import denoise
 from rf_jax.datagen.microfacet import specular_scale
-from rf_jax.structs import Scene
+from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
 
 GUIDE_SPP = 32
 LIGHT_THICKNESS = 2e-5
@@ -50,7 +49,7 @@ class MitsubaRenderer:
           seed: of the noise.
         """
         mi.set_variant(self.variant)
-        lights = scene.texture[:, tex.EMISSION].any(axis=1)
+        lights = scene.texture[:, EMISSION].any(axis=1)
         path = {"type": "path", "max_depth": self.config.max_depth, "hide_emitters": True}
         surfaces = self._surfaces(scene, ~lights)
         loaded = mi.load_dict(
@@ -111,7 +110,7 @@ class MitsubaRenderer:
         triangles, which = emitter_sides(scene.triangles, np.flatnonzero(chosen))
         texture = scene.texture[which]
         # An emitter's radiance cannot differ between its faces: it is sampled without a face
-        radiances, group = np.unique(texture[:, tex.EMISSION], axis=0, return_inverse=True)
+        radiances, group = np.unique(texture[:, EMISSION], axis=0, return_inverse=True)
         return {
             f"lights_{i}": self._mesh(
                 f"lights_{i}", triangles[group == i], texture[group == i], None, radiance
@@ -170,8 +169,8 @@ class MitsubaRenderer:
     def _attributes(self, texture: np.ndarray) -> dict[str, np.ndarray]:
         """What the BSDF reads, [K, channels] float32."""
         texture = texture.astype(np.float32)
-        diffuse, specular = texture[:, tex.DIFFUSE], texture[:, tex.SPECULAR]
-        roughness = np.clip(texture[:, tex.ROUGHNESS], 0, 1)
+        diffuse, specular = texture[:, DIFFUSE], texture[:, SPECULAR]
+        roughness = np.clip(texture[:, ROUGHNESS], 0, 1)
         if self.vectorised:
             return {"diffuse": diffuse, "specular": specular, "roughness": roughness}
         scaled = specular_scale(specular, roughness[:, 0])

@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rf_jax import texture as tex
-from rf_jax.atomic import atomic_path
 from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.scenes import generate_scene
 from rf_jax.datagen.shapes import find_mesh_files
 from rf_jax.errors import InputError
-from rf_jax.figures import new_figure
-from rf_jax.image_io import save_png
+from rf_jax.files import atomic_path
+from rf_jax.images.figures import new_figure
+from rf_jax.images.files import save_png
+from rf_jax.images.tone_map import to_uint8, tone_map
 from rf_jax.scene import load_h5, load_images
-from rf_jax.structs import Scene
-from rf_jax.tone_map import to_uint8, tone_map
+from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
 
 SHEET_COLUMNS = 8
 SHEET_SIZE = 64
@@ -31,7 +30,7 @@ Statistics = dict[str, np.ndarray]
 
 def scene_statistics(scene: Scene) -> Statistics:
     """The quantities of a scene that the distribution is about."""
-    emission = scene.texture[:, tex.EMISSION].max(axis=1)
+    emission = scene.texture[:, EMISSION].max(axis=1)
     lights = emission > 0
     surfaces = np.unique(scene.texture[~lights], axis=0)
     edges = np.diff(scene.triangles[lights][:, [0, 1, 2, 0]], axis=1)
@@ -41,9 +40,9 @@ def scene_statistics(scene: Scene) -> Statistics:
         "lights": np.array([lights.sum()]),
         "light radiance, summed": np.array([emission.sum()]),
         "light area": areas,
-        "diffuse": surfaces[:, tex.DIFFUSE].reshape(-1),
-        "specular": np.unique(surfaces[:, tex.SPECULAR].max(axis=1)),
-        "roughness": np.unique(surfaces[:, tex.ROUGHNESS]),
+        "diffuse": surfaces[:, DIFFUSE].reshape(-1),
+        "specular": np.unique(surfaces[:, SPECULAR].max(axis=1)),
+        "roughness": np.unique(surfaces[:, ROUGHNESS]),
         "field of view": scene.fov_degrees,
         "camera's distance from 0": np.linalg.norm(scene.camera_to_world[:, :3, 3], axis=1),
     }

@@ -10,8 +10,8 @@ import dataclasses
 import numpy as np
 
 from rf_jax.datagen.config import WALLS, Interval, SamplerConfig, Template
+from rf_jax.scene.description import Camera, Material, SceneDescription, SceneObject, Transform
 from rf_jax.scene.mesh import rotation_xyz
-from rf_jax.scene.schema import Camera, Material, SceneDescription, SceneObject, Transform
 
 HALF = 0.5
 SHELL_RADIUS = 0.866

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rf_jax import schema
 from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.path_tracer import PathTracer, denoiser_name
 from rf_jax.datagen.scenes import (
@@ -145,7 +146,7 @@ def _write(
     }
     attributes = {
         "index_entry": json.dumps(entry),
-        "config": json.dumps(config.to_dict()),
+        "config": json.dumps(schema.to_dict(config)),
         "seed": config.seed,
         "scene_index": index,
         "attempt": attempt,

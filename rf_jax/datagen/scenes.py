@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from rf_jax.atomic import atomic_path
+from rf_jax import schema
+from rf_jax.datagen import primitives
 from rf_jax.datagen.config import DataConfig, SamplerConfig
+from rf_jax.datagen.primitives import Mesh
 from rf_jax.datagen.sampler import SampledScene, sample_scene, scene_rng
 from rf_jax.datagen.shapes import LIGHT_EDGE, background_mesh, make_mesh
 from rf_jax.errors import InputError
-from rf_jax.scene import build_scene, primitives
+from rf_jax.files import atomic_path
+from rf_jax.scene import build_scene
 from rf_jax.scene.mesh import normalize_to_unit_sphere
-from rf_jax.scene.primitives import Mesh
 from rf_jax.structs import Scene
 
 MIN_DISTANCE = 0.01
@@ -82,7 +84,7 @@ def write_json(generated: GeneratedScene, folder: Path) -> None:
         with atomic_path(folder / name) as temporary:
             _write_obj(temporary, *mesh)
     with atomic_path(folder / "scene.json") as temporary:
-        text = json.dumps(generated.sampled.description.to_dict(), indent=2)
+        text = json.dumps(schema.to_dict(generated.sampled.description), indent=2)
         temporary.write_text(text + "\n")
 
 

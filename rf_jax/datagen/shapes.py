@@ -7,12 +7,12 @@ import fast_simplification
 import numpy as np
 import trimesh
 
+from rf_jax.datagen import primitives
 from rf_jax.datagen.config import MIN_OBJECT_FACES
+from rf_jax.datagen.primitives import Mesh
 from rf_jax.datagen.sampler import Shape
 from rf_jax.errors import InputError
 from rf_jax.scene import mesh as meshes
-from rf_jax.scene import primitives
-from rf_jax.scene.primitives import Mesh
 
 FILE_SUFFIXES = (".obj", ".glb", ".ply")
 LARGEST_FILE = 256 * 2**20

@@ -9,7 +9,7 @@ from rf_jax.datagen.config import RenderConfig
 from rf_jax.datagen.path_tracer import check_renderer, make_path_tracer
 from rf_jax.datagen.workers import cpu_count
 from rf_jax.errors import InputError
-from rf_jax.image_io import save_exr
+from rf_jax.images.files import save_exr
 from rf_jax.scene import load_scene
 from rf_jax.scene.ground_truth import ground_truth_path
 

@@ -1,6 +1,6 @@
 """The network: view-independent stage, view-dependent stage, DPT decoder."""
 
 from rf_jax.models.config import VARIANTS, RenderFormerConfig
-from rf_jax.models.renderformer import RenderFormer, SceneEncoding, SceneTokens
+from rf_jax.models.renderformer import RenderFormer, init_variables
 
-__all__ = ["VARIANTS", "RenderFormer", "RenderFormerConfig", "SceneEncoding", "SceneTokens"]
+__all__ = ["VARIANTS", "RenderFormer", "RenderFormerConfig", "init_variables"]

@@ -1,51 +1,17 @@
 """RenderFormer: both stages behind `encode_scene` (per scene) and `render_view` (per camera)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from rf_jax.attention import AttentionFn, get_attention_fn
 from rf_jax.geometry import crop_images, generate_rays, world_to_camera_points
 from rf_jax.models.config import RenderFormerConfig
 from rf_jax.models.view_dependent import ViewDependentStage
 from rf_jax.models.view_independent import ViewIndependentStage, token_positions
-
-
-@struct.dataclass
-class SceneTokens:
-    """The network's input for B scenes, made by `rf_jax.preprocess`.
-
-    Attributes:
-      triangles: [B, N, 3, 3] float32, real triangles first, then padding.
-      vertex_normals: [B, N, 3, 3] float32.
-      texture: [B, N, 13] or [B, N, 13, T, T]; emission as log10(1 + e) unless the network is LDR.
-      num_triangles: [B] int32, how many triangles are real.
-    """
-
-    triangles: jax.Array
-    vertex_normals: jax.Array
-    texture: jax.Array
-    num_triangles: jax.Array
-
-
-@struct.dataclass
-class SceneEncoding:
-    """What `encode_scene` keeps of B scenes for all their views.
-
-    Attributes:
-      tokens: [B, R + N, D] of the view-independent stage, float32.
-      keys, values: [L, B, R + N, nh, hd] of the view-dependent stage's cross attention, normed, not
-        rotated; None with NeRF positions, which enter before the projection and change by view.
-      triangles: [B, N, 3, 3] in world space.
-      num_triangles: [B] int32.
-    """
-
-    tokens: jax.Array
-    keys: jax.Array | None
-    values: jax.Array | None
-    triangles: jax.Array
-    num_triangles: jax.Array
+from rf_jax.structs import SceneEncoding, SceneTokens
 
 
 class RenderFormer(nn.Module):
@@ -164,3 +130,16 @@ class RenderFormer(nn.Module):
         return self.view_dependent.project_context(
             tokens + self.view_dependent.encode_positions(positions)
         )
+
+
+def init_variables(config: RenderFormerConfig, rng: jax.Array) -> dict[str, Any]:
+    """Fresh parameters and constants of a network, drawn as the published code draws them."""
+    scene = SceneTokens(
+        triangles=jnp.zeros((1, 1, 3, 3)),
+        vertex_normals=jnp.zeros((1, 1, 3, 3)),
+        texture=jnp.zeros((1, 1, 13)),
+        num_triangles=jnp.ones((1,), jnp.int32),
+    )
+    camera_to_world, fov_degrees = jnp.eye(4)[None, None], jnp.full((1, 1), 45.0)
+    side = config.resolution_multiple
+    return RenderFormer(config).init(rng, scene, camera_to_world, fov_degrees, side)

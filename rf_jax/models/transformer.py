@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rf_jax.attention import AttentionFn, bind_attention
-from rf_jax.encodings import rotate
 from rf_jax.models.config import WINDOW_SIZE
+from rf_jax.models.encodings import rotate
 from rf_jax.models.layers import FeedForward, linear, norm
 from rf_jax.precision import float32_product
 

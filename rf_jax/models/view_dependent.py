@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rf_jax.attention import AttentionFn
-from rf_jax.encodings import nerf_encoding, rope_frequencies, rope_rotation
 from rf_jax.models.config import WINDOW_SIZE, RenderFormerConfig
 from rf_jax.models.dpt import DPTDecoder
+from rf_jax.models.encodings import nerf_encoding, rope_frequencies, rope_rotation
 from rf_jax.models.layers import linear, norm
 from rf_jax.models.transformer import ContextProjection, DecoderLayer
 from rf_jax.precision import matmul_precision

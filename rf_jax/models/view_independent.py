@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 
 from rf_jax.attention import AttentionFn
-from rf_jax.encodings import nerf_encoding, rope_frequencies, rope_rotation
 from rf_jax.models.config import RenderFormerConfig
+from rf_jax.models.encodings import nerf_encoding, rope_frequencies, rope_rotation
 from rf_jax.models.layers import linear, norm, xavier_uniform
 from rf_jax.models.transformer import EncoderLayer
 from rf_jax.precision import matmul_precision
-from rf_jax.texture import NUM_CHANNELS, texel_mask
+from rf_jax.structs import NUM_CHANNELS, texel_mask
 
 
 class TextureEncoder(nn.Module):

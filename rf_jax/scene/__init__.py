@@ -4,8 +4,12 @@ import re
 from pathlib import Path
 
 from rf_jax.errors import InputError, prefix_errors
+from rf_jax.scene.description import (
+    SceneDescription,
+    load_scene_description,
+    parse_scene_description,
+)
 from rf_jax.scene.h5 import load_attributes, load_h5, load_images, save_h5
-from rf_jax.scene.schema import SceneDescription, load_scene_description, parse_scene_description
 from rf_jax.scene.triangles import build_scene
 from rf_jax.scene.validate import validate_scene
 from rf_jax.structs import Scene

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rf_jax.errors import InputError
-from rf_jax.image_io import load_exr
+from rf_jax.images.files import load_exr
 from rf_jax.scene.h5 import has_images, load_images
 
 

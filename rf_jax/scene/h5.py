@@ -10,11 +10,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from rf_jax import texture as tex
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.scene.triangles import drop_undefined_normals
 from rf_jax.scene.validate import to_float32, validate_scene, validate_shapes, validate_values
-from rf_jax.structs import Scene
+from rf_jax.structs import PUBLISHED_TEXTURE_SIZE, Scene, constant_texture, expand_texture
 
 DATASETS = {
     "triangles": "triangles",
@@ -221,7 +220,7 @@ def _read_texture(dataset: h5py.Dataset) -> np.ndarray:
         return to_float32(dataset[:])
     values = []
     for start in range(0, len(dataset), _CHUNK):
-        value = tex.constant_value(dataset[start : start + _CHUNK])
+        value = constant_texture(dataset[start : start + _CHUNK])
         if value is None:
             return to_float32(dataset[:])
         values.append(to_float32(value))
@@ -246,10 +245,10 @@ def _write(file: h5py.File, arrays: dict[str, np.ndarray], full_texture: bool) -
     texture = arrays["texture"]
     if full_texture and texture.ndim == 2:
         arrays = {name: array for name, array in arrays.items() if name != "texture"}
-        shape = (*texture.shape, tex.PUBLISHED_SIZE, tex.PUBLISHED_SIZE)
+        shape = (*texture.shape, PUBLISHED_TEXTURE_SIZE, PUBLISHED_TEXTURE_SIZE)
         chunks = (min(64, len(texture)), *shape[1:])
         dataset = file.create_dataset("texture", shape, "f2", chunks=chunks, compression="gzip")
         for start in range(0, len(texture), _CHUNK):
-            dataset[start : start + _CHUNK] = tex.expand(texture[start : start + _CHUNK])
+            dataset[start : start + _CHUNK] = expand_texture(texture[start : start + _CHUNK])
     for name, array in arrays.items():
         file.create_dataset(name, data=array, compression="gzip")

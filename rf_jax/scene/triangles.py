@@ -8,12 +8,20 @@ import numpy as np
 import trimesh
 
 from rf_jax import geometry
-from rf_jax import texture as tex
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.scene import mesh as meshes
-from rf_jax.scene.schema import Material, SceneDescription, SceneObject
+from rf_jax.scene.description import Material, SceneDescription, SceneObject
 from rf_jax.scene.validate import to_float32, validate_scene
-from rf_jax.structs import Scene
+from rf_jax.structs import (
+    DIFFUSE,
+    EMISSION,
+    FLAT_NORMAL,
+    NORMAL,
+    NUM_CHANNELS,
+    ROUGHNESS,
+    SPECULAR,
+    Scene,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +107,7 @@ def _shaded(mesh: trimesh.Trimesh, scene_object: SceneObject) -> trimesh.Trimesh
 
 def _texture_values(mesh: trimesh.Trimesh, material: Material) -> np.ndarray:
     """[F, 13] material channels of the faces; diffuse has 8 bits, as in the published files."""
-    values = np.empty((len(mesh.faces), tex.NUM_CHANNELS))
+    values = np.empty((len(mesh.faces), NUM_CHANNELS))
     if material.rand_tri_diffuse_seed is None:
         diffuse = np.floor(255 * np.clip(material.diffuse, 0, 1))
     else:
@@ -109,11 +117,11 @@ def _texture_values(mesh: trimesh.Trimesh, material: Material) -> np.ndarray:
             material.random_diffuse_max,
             material.random_diffuse_type,
         )
-    values[:, tex.DIFFUSE] = diffuse / 255
-    values[:, tex.SPECULAR] = material.specular
-    values[:, tex.ROUGHNESS] = material.roughness
-    values[:, tex.NORMAL] = tex.FLAT_NORMAL
-    values[:, tex.EMISSION] = material.emissive
+    values[:, DIFFUSE] = diffuse / 255
+    values[:, SPECULAR] = material.specular
+    values[:, ROUGHNESS] = material.roughness
+    values[:, NORMAL] = FLAT_NORMAL
+    values[:, EMISSION] = material.emissive
     return values
 
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rf_jax import texture as tex
 from rf_jax.errors import InputError
-from rf_jax.structs import Scene
+from rf_jax.structs import NUM_CHANNELS, ROUGHNESS, Scene
 
 ROUGHNESS_LIMIT = 1 + 1e-3
 """A roughness of 1 may come back from float16 as slightly more."""
@@ -42,7 +41,7 @@ def validate_shapes(scene: Scene, names: Mapping[str, str] | None = None) -> Non
     """
     sizes: dict[str, int] = {}
     lead = ("B",) if _rank(scene.triangles) == 4 else ()
-    value = (*lead, "N", tex.NUM_CHANNELS)
+    value = (*lead, "N", NUM_CHANNELS)
     patterns = {
         "triangles": [(*lead, "N", 3, 3)],
         "vertex_normals": [(*lead, "N", 3, 3)],
@@ -89,7 +88,7 @@ def validate_values(scene: Scene, names: Mapping[str, str] | None = None) -> Non
 def _check_materials(name: str, texture: np.ndarray) -> None:
     """`texture` is [N, 13] or [N, 13, T, T]."""
     _check(name, texture, lambda x: x >= 0, "values >= 0")
-    roughness = texture[:, tex.ROUGHNESS]
+    roughness = texture[:, ROUGHNESS]
     _check(name, roughness, lambda x: x <= ROUGHNESS_LIMIT, "roughness in [0, 1]")
 
 

@@ -6,9 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from rf_jax import geometry
-from rf_jax import texture as tex
 from rf_jax.datagen.config import CyclesConfig
-from rf_jax.structs import Scene
+from rf_jax.structs import (
+    DIFFUSE,
+    EMISSION,
+    FLAT_NORMAL,
+    NORMAL,
+    NUM_CHANNELS,
+    ROUGHNESS,
+    SPECULAR,
+    Scene,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CYCLES_PYTHON = os.environ.get("RF_JAX_CYCLES_PYTHON")
@@ -17,10 +25,10 @@ UNBIASED = CyclesConfig(32, 32, 32, 0.0, 0.0, 0.0)
 
 def material(diffuse=0.0, specular=0.0, roughness=1.0, emission=0.0):
     """[13] channels."""
-    value = np.zeros(tex.NUM_CHANNELS, np.float32)
-    value[tex.DIFFUSE], value[tex.SPECULAR] = diffuse, specular
-    value[tex.ROUGHNESS], value[tex.EMISSION] = roughness, emission
-    value[tex.NORMAL] = tex.FLAT_NORMAL
+    value = np.zeros(NUM_CHANNELS, np.float32)
+    value[DIFFUSE], value[SPECULAR] = diffuse, specular
+    value[ROUGHNESS], value[EMISSION] = roughness, emission
+    value[NORMAL] = FLAT_NORMAL
     return value
 
 
@@ -36,7 +44,7 @@ def scene_of(parts, cameras, fov=40.0):
     Cameras look at the origin, +y up in the image.
     """
     triangles = np.concatenate([triangles for triangles, _ in parts])
-    texture = [np.broadcast_to(value, (len(t), tex.NUM_CHANNELS)) for t, value in parts]
+    texture = [np.broadcast_to(value, (len(t), NUM_CHANNELS)) for t, value in parts]
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     cameras = [geometry.look_at(position, np.zeros(3), (0, 1, 0)) for position in cameras]

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from known_scenes import CONFIGS
 
+from rf_jax.config_files import load_config_file, parse_config
 from rf_jax.datagen import denoise, probe
-from rf_jax.datagen.config import load_config, parse_config
+from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.path_tracer import check_renderer
 from rf_jax.errors import InputError
 
@@ -14,9 +15,11 @@ TINY = str(CONFIGS / "data_tiny.py")
 
 
 def test_overrides():
-    config = load_config(TINY, ["--config.num_scenes=7", "--config.sampler.fov=(20.0, 30.0)"])
+    config = load_config_file(
+        DataConfig, TINY, ["--config.num_scenes=7", "--config.sampler.fov=(20.0, 30.0)"]
+    )
     assert config.num_scenes == 7 and config.sampler.fov == (20.0, 30.0)
-    assert parse_config(config.to_dict()) == config
+    assert parse_config(DataConfig, schema.to_dict(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -44,30 +47,30 @@ def test_overrides():
 )
 def test_bad_values(override, message):
     with pytest.raises(InputError, match=message) as error:
-        load_config(TINY, [f"--config.{override}"])
+        load_config_file(DataConfig, TINY, [f"--config.{override}"])
     assert "\n" not in str(error.value)
 
 
 def test_no_template():
-    config = load_config(TINY).to_dict()
+    config = load_config_file(DataConfig, TINY)
     config["sampler"]["templates"] = ()
     with pytest.raises(InputError, match=r"sampler\.templates: expected a list with at least one"):
-        parse_config(config)
+        parse_config(DataConfig, config)
 
 
 def test_no_weight():
-    config = load_config(TINY).to_dict()
+    config = load_config_file(DataConfig, TINY)
     for template in config["sampler"]["templates"]:
         template["weight"] = 0
     with pytest.raises(InputError, match=r"sampler\.templates: expected a weight above 0"):
-        parse_config(config)
+        parse_config(DataConfig, config)
 
 
 def test_standing_needs_a_room_without_jitter():
-    config = load_config(str(CONFIGS / "data_rooms.py")).to_dict()
+    config = load_config_file(DataConfig, str(CONFIGS / "data_rooms.py"))
     config["sampler"]["templates"][0]["jitter"] = True
     with pytest.raises(InputError, match=r"templates\[0\]: standing objects need jitter = False"):
-        parse_config(config)
+        parse_config(DataConfig, config)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +82,11 @@ def test_bad_files(tmp_path, text, message):
     if text is not None:
         path.write_text(text)
     with pytest.raises(InputError, match=message):
-        load_config(str(path))
+        load_config_file(DataConfig, str(path))
 
 
 def test_missing_programs_are_named(monkeypatch):
-    render = load_config(TINY).render
+    render = load_config_file(DataConfig, TINY).render
     monkeypatch.setattr(probe.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'rf_jax\[datagen\]'"):
         probe.choose_variant("auto")
@@ -101,7 +104,7 @@ def test_missing_programs_are_named(monkeypatch):
 def test_a_python_without_bpy_is_refused():
     import sys
 
-    cycles = dataclasses.replace(load_config(TINY).render, renderer="cycles")
+    cycles = dataclasses.replace(load_config_file(DataConfig, TINY).render, renderer="cycles")
     with pytest.raises(InputError, match="bpy does not load"):
         check_renderer(cycles, sys.executable)
 

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 from known_scenes import CONFIGS
 
+from rf_jax.config_files import load_config_file
 from rf_jax.datagen import dataset, workers
-from rf_jax.datagen.config import load_config
+from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.dataset import make_dataset
 from rf_jax.datagen.report import dry_run, inspect_dataset
 from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions, make_scene, split_name
 from rf_jax.errors import InputError
-from rf_jax.image_io import load_png
+from rf_jax.images.files import load_png
 from rf_jax.scene import h5, load_h5, load_images, load_scene
 
 KILLS = int(os.environ.get("RF_JAX_KILLS", "2"))
@@ -82,7 +83,9 @@ def test_full_textures_hold_the_same(tiny_config, tmp_path):
 
 
 def test_a_scene_of_1500_triangles_is_below_a_megabyte(tmp_path):
-    config = load_config(str(CONFIGS / "data_512.py"), ["--config.render.denoise=False"])
+    config = load_config_file(
+        DataConfig, str(CONFIGS / "data_512.py"), ["--config.render.denoise=False"]
+    )
     for index in range(20):
         outcome = make(config, tmp_path, index=index)
         if outcome.entry["triangles"] >= 1500:

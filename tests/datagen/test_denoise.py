@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rf_jax import texture as tex
 from rf_jax.datagen.path_tracer import make_path_tracer
 from rf_jax.datagen.scenes import generate_scene
+from rf_jax.structs import SPECULAR
 
 pytest.importorskip("pyoidn")
 
@@ -15,7 +15,7 @@ pytest.importorskip("pyoidn")
 def test_denoising_brings_images_nearer_to_the_truth(tiny_config):
     scene = generate_scene(tiny_config, 7, 0, ()).scene
     texture = scene.texture.copy()
-    texture[:, tex.SPECULAR] = 0  # whose caustics would be noise in the truth, too
+    texture[:, SPECULAR] = 0  # whose caustics would be noise in the truth, too
     cameras = {name: getattr(scene, name)[:1] for name in ("camera_to_world", "fov_degrees")}
     scene = scene.replace(texture=texture, **cameras)
     settings = dataclasses.replace(tiny_config.render, resolution=64, max_depth=4)

@@ -5,13 +5,12 @@ import pytest
 from known_scenes import CYCLES_PYTHON, UNBIASED, material, scene_of, square
 
 from rf_jax import geometry
-from rf_jax import texture as tex
-from rf_jax.datagen import furnace
+from rf_jax.datagen import furnace, primitives
 from rf_jax.datagen.config import RenderConfig
 from rf_jax.datagen.path_tracer import make_path_tracer
 from rf_jax.datagen.scenes import generate_scene
-from rf_jax.scene import primitives
 from rf_jax.scene.h5 import projections
+from rf_jax.structs import DIFFUSE, EMISSION, SPECULAR
 
 CAMERA_FIELDS = ("camera_to_world", "fov_degrees")
 LIGHT = np.array([[[0.3, -0.1, 0.8], [0.5, 0.1, 0.7], [0.2, 0.2, 0.95]]], np.float32)
@@ -102,7 +101,7 @@ def test_stored_colours_are_rendered_colours(make_tracer):
     colors = np.array([[0.502, 0.1, 0.9], [0.05, 0.7, 0.3]])
     scene = furnace.furnace_scene(material(), np.array([1.0]))
     texture = scene.texture.copy()
-    texture[:2, tex.DIFFUSE] = colors
+    texture[:2, DIFFUSE] = colors
     scene = scene.replace(texture=texture, fov_degrees=np.float32([20]))
     image = make_tracer(resolution=16, spp=256, max_depth=3).render(scene, 0)[0]
     pixels = image[image[..., 3] > 0.999][:, :3]
@@ -114,7 +113,7 @@ def test_stored_colours_are_rendered_colours(make_tracer):
 def test_half_the_emission_is_half_the_image(make_tracer):
     room = _room()
     dimmed = room.texture.copy()
-    dimmed[:, tex.EMISSION] /= 2
+    dimmed[:, EMISSION] /= 2
     tracer = make_tracer(resolution=16, spp=64, max_depth=5)
     image, half = tracer.render(room, 3), tracer.render(room.replace(texture=dimmed), 3)
     assert image[..., :3].mean() > 0.05
@@ -161,7 +160,7 @@ def test_mitsuba_and_cycles_agree_on_diffuse_rooms(index, tiny_config):
         pytest.skip("RF_JAX_CYCLES_PYTHON names no Python with bpy")
     scene = generate_scene(tiny_config, index, 0, ()).scene
     texture = scene.texture.copy()
-    texture[:, tex.SPECULAR] = 0
+    texture[:, SPECULAR] = 0
     views = {name: getattr(scene, name)[:2] for name in CAMERA_FIELDS}
     scene = scene.replace(texture=texture, **views)
     config = RenderConfig(resolution=48, spp=512, max_depth=20, cycles=UNBIASED)

@@ -8,7 +8,8 @@ import pytest
 from known_scenes import CONFIGS
 from scipy import stats
 
-from rf_jax.datagen.config import WALLS, Template, load_config
+from rf_jax.config_files import load_config_file
+from rf_jax.datagen.config import WALLS, DataConfig, Template
 from rf_jax.datagen.sampler import (
     camera_shell_point,
     light_shell_point,
@@ -30,7 +31,7 @@ GOLDEN_FOV = 46.81427856
 
 @pytest.fixture(scope="module")
 def config():
-    return load_config(str(CONFIGS / "data_256.py"))
+    return load_config_file(DataConfig, str(CONFIGS / "data_256.py"))
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +232,7 @@ def test_camera_shells():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_scene_is_over_its_budget(name):
-    config = load_config(str(CONFIGS / name))
+    config = load_config_file(DataConfig, str(CONFIGS / name))
     for index in range(60):
         scene = generate_scene(config, index, 0, ()).scene
         assert len(scene.triangles) <= config.sampler.max_triangles
@@ -240,7 +241,7 @@ def test_no_scene_is_over_its_budget(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_fullest_scenes_fit(name):
     """Every template with as many objects and lights as it may have."""
-    config = load_config(str(CONFIGS / name))
+    config = load_config_file(DataConfig, str(CONFIGS / name))
     lights = (config.sampler.num_lights[1],) * 2
     for template in config.sampler.templates:
         full = dataclasses.replace(template, num_objects=(template.num_objects[1],) * 2)
@@ -306,7 +307,7 @@ def test_views_within_a_surface_are_not_good(config):
 
 
 def test_standing_objects_touch_the_floor_between_the_walls():
-    config = load_config(str(CONFIGS / "data_rooms.py"))
+    config = load_config_file(DataConfig, str(CONFIGS / "data_rooms.py"))
     for index in range(50):
         generated = generate_scene(config, index, 0, ())
         lamp = generated.scene.texture[:, 10:].any(axis=1)
@@ -329,7 +330,7 @@ def test_the_specular_part_can_be_bounded():
 
 
 def test_lights_can_be_made_to_face_their_targets():
-    config = load_config(str(CONFIGS / "data_rooms.py"))
+    config = load_config_file(DataConfig, str(CONFIGS / "data_rooms.py"))
     for index in range(100):
         sampled = sample_scene(config.sampler, scene_rng(0, index, 0), "s")
         for _, light in objects([sampled], "light"):

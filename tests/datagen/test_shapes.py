@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from rf_jax.datagen import shapes
+from rf_jax.datagen import primitives, shapes
 from rf_jax.datagen.sampler import Shape
 from rf_jax.errors import InputError
-from rf_jax.scene import primitives
 
 
 @pytest.mark.parametrize("family", shapes.FAMILIES)

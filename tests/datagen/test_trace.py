@@ -6,13 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from rf_jax import texture as tex
 from rf_jax.datagen import trace
 from rf_jax.datagen.config import RenderConfig
 from rf_jax.errors import InputError
-from rf_jax.image_io import load_exr
+from rf_jax.images.files import load_exr
 from rf_jax.scene import bundled_scene, load_scene, save_h5
 from rf_jax.scene.ground_truth import load_ground_truth
+from rf_jax.structs import expand_texture
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_no_such_scene(path_trace):
 
 def test_patches_cannot_be_traced(tmp_path):
     scene = load_scene(bundled_scene("blue_room"))
-    texture = tex.expand(scene.texture, 2)
+    texture = expand_texture(scene.texture, 2)
     texture[0, 0, 0, 1] += 0.25
     save_h5(scene.replace(texture=texture), tmp_path / "a.h5")
     config = RenderConfig(8, 1, variant="scalar_rgb")

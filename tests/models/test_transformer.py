@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rf_jax import texture as tex
-from rf_jax.models import VARIANTS, RenderFormer, SceneTokens
+from rf_jax.models import VARIANTS, RenderFormer
 from rf_jax.models.transformer import (
     merge_windows,
     partition_windows,
@@ -14,7 +13,8 @@ from rf_jax.models.transformer import (
     window_mask,
 )
 from rf_jax.models.view_independent import token_positions
-from rf_jax.random_weights import random_variables
+from rf_jax.structs import SceneTokens, expand_texture
+from rf_jax.weights.random_weights import random_variables
 
 CONFIG = VARIANTS["testing"]
 
@@ -117,7 +117,7 @@ def test_views_together_equal_views_alone(render):
 
 def test_one_value_a_triangle_equals_its_constant_patch(render):
     scene = small_scene(np.random.default_rng(5))
-    patches = scene.replace(texture=tex.expand(scene.texture, CONFIG.texture_encode_patch_size))
+    patches = scene.replace(texture=expand_texture(scene.texture, CONFIG.texture_encode_patch_size))
     assert patches.texture.shape[-2:] == (2, 2)
     np.testing.assert_allclose(render(patches), render(scene), atol=2e-5)
 
@@ -126,6 +126,6 @@ def test_one_value_a_triangle_equals_its_constant_patch(render):
     ("name", "count"), [("v1_base", 205_173_391), ("v1.1_large_swin", 483_269_903)]
 )
 def test_published_parameter_counts(name, count):
-    from rf_jax.convert import variable_shapes
+    from rf_jax.weights.convert import variable_shapes
 
     assert sum(int(np.prod(shape)) for shape in variable_shapes(VARIANTS[name]).values()) == count

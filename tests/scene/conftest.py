@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from rf_jax import geometry
-from rf_jax import texture as tex
-from rf_jax.structs import Scene
+from rf_jax.structs import EMISSION, NUM_CHANNELS, Scene
 
 TETRAHEDRON = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
 
@@ -39,8 +38,8 @@ def folder(tmp_path):
 def scene():
     """Five triangles, two views; values that float16 holds exactly."""
     rng = np.random.default_rng(0)
-    texture = rng.integers(0, 64, (5, tex.NUM_CHANNELS)).astype(np.float32) / 64
-    texture[0, tex.EMISSION] = 5000
+    texture = rng.integers(0, 64, (5, NUM_CHANNELS)).astype(np.float32) / 64
+    texture[0, EMISSION] = 5000
     camera = geometry.look_at((0, -2, 0), (0, 0, 0), (0, 0, 1)).astype(np.float32)
     return Scene(
         triangles=rng.uniform(-0.5, 0.5, (5, 3, 3)).astype(np.float32),

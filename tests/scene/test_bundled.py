@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from rf_jax import texture as tex
-from rf_jax.datagen.config import RenderConfig, load_config
+from rf_jax.datagen.config import RenderConfig
 from rf_jax.datagen.sampler import BOX_LIGHT_ANGLE_DEGREES
 from rf_jax.errors import InputError
-from rf_jax.image_io import load_exr
+from rf_jax.images.files import load_exr
 from rf_jax.scene import (
     bundled_scene,
     bundled_scene_names,
@@ -21,6 +20,7 @@ from rf_jax.scene import (
     primitives,
 )
 from rf_jax.scene.ground_truth import load_ground_truth
+from rf_jax.structs import DIFFUSE, EMISSION, SPECULAR
 
 NAMES = ["blue_room", "cornell_box", "turning_block"]
 FILES = [path for name in NAMES for path in find_scene_files(name)]
@@ -49,7 +49,7 @@ def test_names():
 def test_lights_and_surfaces_are_like_the_training_data(path):
     scene, sampler = load_scene(path), ROOMS.sampler
     assert len(scene.triangles) <= sampler.max_triangles
-    emission = scene.texture[:, tex.EMISSION]
+    emission = scene.texture[:, EMISSION]
     light = emission.any(axis=1)
     assert light.sum() == 1 and within(emission[light], sampler.light_radiance)
     assert np.abs(scene.triangles[~light]).max() <= 0.5 + 1e-6
@@ -61,8 +61,8 @@ def test_lights_and_surfaces_are_like_the_training_data(path):
     edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1)
     assert within(edges / 0.0707, sampler.light_scale, 1e-3)
     surfaces = scene.texture[~light]
-    assert within(surfaces[:, tex.SPECULAR], sampler.specular_ratio)
-    assert (surfaces[:, tex.DIFFUSE] + surfaces[:, tex.SPECULAR]).max() <= 1
+    assert within(surfaces[:, SPECULAR], sampler.specular_ratio)
+    assert (surfaces[:, DIFFUSE] + surfaces[:, SPECULAR]).max() <= 1
 
 
 @each_file

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rf_jax.errors import InputError
-from rf_jax.image_io import save_exr
+from rf_jax.images.files import save_exr
 from rf_jax.scene import save_h5
 from rf_jax.scene.ground_truth import ground_truth_path, load_ground_truth
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rf_jax import texture as tex
 from rf_jax.errors import InputError
 from rf_jax.scene import h5, load_h5, load_scene, save_h5
+from rf_jax.structs import constant_texture, expand_texture
 
 FIELDS = ("triangles", "vertex_normals", "texture", "camera_to_world", "fov_degrees")
 
@@ -48,7 +48,7 @@ def test_layout_of_published_files(scene, tmp_path):
 
 
 def test_real_textures_stay_patches(scene, tmp_path):
-    texture = tex.expand(scene.texture, 8)
+    texture = expand_texture(scene.texture, 8)
     texture[3, 0, 1, 1] += 0.25
     path = tmp_path / "scene.h5"
     save_h5(scene.replace(texture=texture), path)
@@ -69,7 +69,7 @@ def test_only_valid_triangles_are_written(scene, tmp_path):
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(0, 2**31))
 def test_collapse_is_the_inverse_of_expand(size, count, seed):
     value = np.random.default_rng(seed).random((count, 13)).astype(np.float16)
-    np.testing.assert_array_equal(tex.constant_value(tex.expand(value, size)), value)
+    np.testing.assert_array_equal(constant_texture(expand_texture(value, size)), value)
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 32, 40])
@@ -77,7 +77,7 @@ def test_patches_are_collapsed_in_chunks(tmp_path, monkeypatch, count):
     monkeypatch.setattr(h5, "_CHUNK", 16)
     value = np.random.default_rng(count).random((count, 13)).astype(np.float16)
     with h5py.File(tmp_path / f"{count}.h5", "w") as file:
-        dataset = file.create_dataset("texture", data=tex.expand(value))
+        dataset = file.create_dataset("texture", data=expand_texture(value))
         np.testing.assert_array_equal(h5._read_texture(dataset), value.astype(np.float32))
 
 
@@ -155,11 +155,11 @@ BAD_DATASETS = {
         "texture: expected roughne",
     ),
     "rough patch": (
-        lambda s: {"texture": _with(tex.expand(s.texture, 4), (0, 6, 1, 1), 1.1)},
+        lambda s: {"texture": _with(expand_texture(s.texture, 4), (0, 6, 1, 1), 1.1)},
         "texture: expected roughness in [0, 1]",
     ),
     "NaN patch": (
-        lambda s: {"texture": _with(tex.expand(s.texture, 4), (0, 6, 1, 1), np.nan)},
+        lambda s: {"texture": _with(expand_texture(s.texture, 4), (0, 6, 1, 1), np.nan)},
         "texture: expected finite",
     ),
     "fov 0": (lambda s: {"fov": np.float32([40, 0])}, "fov: expected degrees in (0, 180), found"),

@@ -6,9 +6,9 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rf_jax.datagen import primitives
 from rf_jax.errors import InputError
 from rf_jax.scene import mesh as meshes
-from rf_jax.scene import primitives
 
 angles = st.tuples(*[st.floats(-360, 360)] * 3)
 factors = st.tuples(*[st.floats(0.1, 3) | st.floats(-3, -0.1)] * 3)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rf_jax import geometry
-from rf_jax import texture as tex
 from rf_jax.errors import InputError
 from rf_jax.scene import build_scene, load_scene, parse_scene_description
+from rf_jax.structs import DIFFUSE, FLAT_NORMAL
 
 numbers = st.floats(-10, 10)
 vectors = st.tuples(numbers, numbers, numbers)
@@ -34,7 +34,7 @@ def test_values_of_a_scene(scene_dict, folder):
     scene = build_scene(parse_scene_description(scene_dict), folder)
     assert scene.valid_mask is None
     assert scene.triangles.shape == scene.vertex_normals.shape == (4, 3, 3)
-    value = [127 / 255, 1, 0, 0.1, 0.1, 0.1, 0.3, *tex.FLAT_NORMAL, 1, 2, 3]
+    value = [127 / 255, 1, 0, 0.1, 0.1, 0.1, 0.3, *FLAT_NORMAL, 1, 2, 3]
     np.testing.assert_allclose(scene.texture, np.tile(value, (4, 1)), rtol=1e-6)
     for array in (scene.triangles, scene.vertex_normals, scene.texture, scene.camera_to_world):
         assert array.dtype == np.float32
@@ -45,7 +45,7 @@ def test_random_diffuse_replaces_the_colour(scene_dict, folder):
     scene_dict["objects"]["box"]["material"]["rand_tri_diffuse_seed"] = 1
     scene = build_scene(parse_scene_description(scene_dict), folder)
     expected = np.random.RandomState(1).randint(0, 256, (4, 3)) / 255
-    np.testing.assert_allclose(scene.texture[:, tex.DIFFUSE], expected, rtol=1e-6)
+    np.testing.assert_allclose(scene.texture[:, DIFFUSE], expected, rtol=1e-6)
 
 
 def test_degenerate_triangles_are_dropped_and_counted(scene_dict, folder, caplog):

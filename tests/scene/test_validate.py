@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from rf_jax import texture as tex
 from rf_jax.errors import InputError
 from rf_jax.scene import validate_scene
-from rf_jax.structs import Scene
+from rf_jax.structs import Scene, expand_texture
 
 
 def _batched(scene):
@@ -16,8 +15,8 @@ def _batched(scene):
 def test_valid_scenes(scene):
     validate_scene(scene)
     validate_scene(_batched(scene))
-    validate_scene(scene.replace(texture=tex.expand(scene.texture, 4)))
-    validate_scene(_batched(scene.replace(texture=tex.expand(scene.texture, 4))))
+    validate_scene(scene.replace(texture=expand_texture(scene.texture, 4)))
+    validate_scene(_batched(scene.replace(texture=expand_texture(scene.texture, 4))))
 
 
 def test_padding_may_hold_anything(scene):

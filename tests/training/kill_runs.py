@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from scenes import write_scenes
 from tensorboardX.proto import event_pb2
 
-from rf_jax.checkpoint import load_checkpoint
+from rf_jax.weights.checkpoint import load_checkpoint
 
 STEPS = 120
 RUN = (

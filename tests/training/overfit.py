@@ -15,11 +15,11 @@ import numpy as np
 from scenes import write_scenes
 from settings import small_config
 
-from rf_jax import sharding
-from rf_jax.data import BatchStream, SceneLoader, find_training_files
 from rf_jax.models import VARIANTS
-from rf_jax.train_state import init_variables, make_model
-from rf_jax.training import compile_steps
+from rf_jax.training import sharding
+from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
+from rf_jax.training.loop import compile_steps
+from rf_jax.training.steps import init_variables, make_model
 
 MODEL = dataclasses.replace(
     VARIANTS["testing"],

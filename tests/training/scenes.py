@@ -5,8 +5,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from rf_jax import texture as tex
 from rf_jax.geometry import look_at
+from rf_jax.structs import EMISSION, NUM_CHANNELS, expand_texture
 
 
 def write_scene(
@@ -21,16 +21,16 @@ def write_scene(
     rng = np.random.default_rng(seed)
     centers = rng.uniform(-0.4, 0.4, (triangles, 1, 3))
     normals = rng.normal(size=(triangles, 3, 3))
-    texture = rng.uniform(0.05, 0.5, (triangles, tex.NUM_CHANNELS))
-    texture[:, tex.EMISSION] = 0
-    texture[0, tex.EMISSION] = 1000
+    texture = rng.uniform(0.05, 0.5, (triangles, NUM_CHANNELS))
+    texture[:, EMISSION] = 0
+    texture[0, EMISSION] = 1000
     texture = texture.astype(np.float16)
     positions = rng.normal(size=(views, 3))
     positions *= 1.8 / np.linalg.norm(positions, axis=1, keepdims=True)
     arrays = {
         "triangles": (centers + rng.normal(0, 0.2, (triangles, 3, 3))).astype(np.float32),
         "vn": (normals / np.linalg.norm(normals, axis=-1, keepdims=True)).astype(np.float32),
-        "texture": tex.expand(texture) if full_texture else texture,
+        "texture": expand_texture(texture) if full_texture else texture,
         "c2w": np.stack([look_at(p, (0, 0, 0), (0, 0, 1)) for p in positions]).astype(np.float32),
         "fov": rng.uniform(30, 60, views).astype(np.float32),
         "mvp": np.zeros((views, 4, 4), np.float32),

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 
 from rf_jax.models import VARIANTS
-from rf_jax.train_state import TrainState
-from rf_jax.training import train_and_evaluate
-from rf_jax.training_config import DataConfig, TrainingConfig
+from rf_jax.training.config import DataConfig, TrainingConfig
+from rf_jax.training.loop import train_and_evaluate
+from rf_jax.training.steps import TrainState
 
 MODEL = dataclasses.replace(
     VARIANTS["testing"],

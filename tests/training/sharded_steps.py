@@ -31,9 +31,9 @@ import numpy as np  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
 from settings import small_config  # noqa: E402
 
-from rf_jax import sharding, training  # noqa: E402
-from rf_jax.data import BatchStream, SceneLoader, find_training_files  # noqa: E402
-from rf_jax.train_state import init_variables, make_model  # noqa: E402
+from rf_jax.training import loop, sharding  # noqa: E402
+from rf_jax.training.data import BatchStream, SceneLoader, find_training_files  # noqa: E402
+from rf_jax.training.steps import init_variables, make_model  # noqa: E402
 
 STEPS = 10
 sharding.SMALLEST_SPLIT = 1
@@ -47,7 +47,7 @@ def cast(tree, dtype):
 def train(data_parallel, fsdp, dtype):
     config = small_config(args.data, batch_size=8, fsdp=fsdp, total_steps=STEPS)
     mesh = sharding.make_mesh(fsdp, 8, jax.devices()[: data_parallel * fsdp])
-    steps = training.compile_steps(config, mesh, make_model(config, mesh, dtype), None)
+    steps = loop.compile_steps(config, mesh, make_model(config, mesh, dtype), None)
     init = jax.jit(init_variables, static_argnums=(0, 1))
     state = steps.create(cast(init(config.model, config.seed), dtype))
     if fsdp > 1:

@@ -12,12 +12,13 @@ import pytest
 from scenes import write_scene, write_scenes
 from settings import small_config
 
-from rf_jax import augment
-from rf_jax.data import Batch, BatchStream, SceneLoader, find_training_files
 from rf_jax.errors import InputError
-from rf_jax.random_weights import random_variables
-from rf_jax.sharding import make_mesh
-from rf_jax.train_state import make_loss_fn, make_model
+from rf_jax.structs import Batch
+from rf_jax.training import augment
+from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
+from rf_jax.training.sharding import make_mesh
+from rf_jax.training.steps import make_loss_fn, make_model
+from rf_jax.weights.random_weights import random_variables
 
 
 def make_stream(config, start=0, stop=None, shard=(0, 1), training=True):

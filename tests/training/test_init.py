@@ -7,7 +7,7 @@ import numpy as np
 from flax import traverse_util
 
 from rf_jax.models import VARIANTS
-from rf_jax.train_state import init_variables
+from rf_jax.training.steps import init_variables
 
 BASE = VARIANTS["v1_base"]
 

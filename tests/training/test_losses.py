@@ -9,15 +9,16 @@ import pytest
 from settings import small_config
 from skimage.metrics import structural_similarity
 
-from rf_jax.data import SceneLoader, find_training_files
 from rf_jax.errors import InputError
-from rf_jax.losses import display, linear_radiance, log_radiance, training_loss
-from rf_jax.metrics import psnr, ssim
+from rf_jax.images.lpips import Perceptual
+from rf_jax.images.metrics import psnr, ssim
+from rf_jax.images.radiance import display, linear_radiance, log_radiance
 from rf_jax.models import VARIANTS
-from rf_jax.perceptual import Perceptual
-from rf_jax.random_weights import random_variables
-from rf_jax.sharding import make_mesh
-from rf_jax.train_state import make_loss_fn, make_model
+from rf_jax.training.data import SceneLoader, find_training_files
+from rf_jax.training.losses import training_loss
+from rf_jax.training.sharding import make_mesh
+from rf_jax.training.steps import make_loss_fn, make_model
+from rf_jax.weights.random_weights import random_variables
 
 ONE_DEVICE = make_mesh(1, 1, jax.devices()[:1])
 
@@ -160,6 +161,6 @@ def test_missing_lpips_weights_say_how_to_get_them(tmp_path, monkeypatch):
     def offline(*_):
         raise OSError("offline")
 
-    monkeypatch.setattr("rf_jax.perceptual.hf_hub_download", offline)
+    monkeypatch.setattr("rf_jax.images.lpips.hf_hub_download", offline)
     with pytest.raises(InputError, match=r"download vgg16_weights.h5"):
         Perceptual(None)

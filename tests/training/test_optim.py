@@ -9,8 +9,8 @@ import optax
 import pytest
 from settings import small_config
 
-from rf_jax.optim import is_matrix, make_optimizer, make_schedule
-from rf_jax.train_state import init_variables
+from rf_jax.training.optim import is_matrix, make_optimizer, make_schedule
+from rf_jax.training.steps import init_variables
 
 
 @pytest.mark.parametrize("warmup", [0, 8])

@@ -11,8 +11,8 @@ import pytest
 from kill_runs import kill_and_compare, load_latest, start_run, step_of
 from settings import small_config, train
 
-from rf_jax.checkpoint import load_checkpoint
 from rf_jax.errors import InputError
+from rf_jax.weights.checkpoint import load_checkpoint
 
 
 @pytest.mark.slow

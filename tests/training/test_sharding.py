@@ -12,7 +12,7 @@ import pytest
 
 from rf_jax.attention import get_attention_fn
 from rf_jax.errors import InputError
-from rf_jax.sharding import batch_sharding, make_mesh, shard_attention
+from rf_jax.training.sharding import batch_sharding, make_mesh, shard_attention
 
 SCRIPT = Path(__file__).with_name("sharded_steps.py")
 

@@ -16,16 +16,16 @@ from kill_runs import losses
 from settings import MODEL, small_config, train
 from tensorboardX.proto import event_pb2
 
-from rf_jax import sharding, training
-from rf_jax.checkpoint import save_checkpoint
-from rf_jax.data import BatchStream, SceneLoader, find_training_files
 from rf_jax.errors import InputError
-from rf_jax.pretrained import load_pretrained
-from rf_jax.random_weights import random_variables
-from rf_jax.rendering import Renderer
+from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import load_h5
-from rf_jax.train_state import init_variables, make_model
-from rf_jax.training import compile_steps, warm_start
+from rf_jax.training import loop, sharding
+from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
+from rf_jax.training.loop import compile_steps, warm_start
+from rf_jax.training.steps import init_variables, make_model
+from rf_jax.weights.checkpoint import save_checkpoint
+from rf_jax.weights.pretrained import load_pretrained
+from rf_jax.weights.random_weights import random_variables
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def test_a_run_writes_what_it_promises(finished):
     assert np.isfinite(list(found.values())).all() and found[6] < found[1]
     assert int(state.step) == 6 and int(state.nonfinite) == 0
     saved = json.loads((workdir / "training_config.json").read_text())
-    assert training.parse_training_config(saved) == config
+    assert loop.parse_training_config(saved) == config
     assert (workdir / "revision.txt").read_text().strip()
     tags = tags_of(workdir)
     assert {
@@ -169,7 +169,7 @@ def test_steps_without_a_finite_gradient_change_nothing(data, variables):
 
 
 def test_many_bad_steps_stop_the_run_and_name_the_files(data, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("rf_jax.losses.log_radiance", lambda x: x * jnp.nan)
+    monkeypatch.setattr("rf_jax.training.losses.log_radiance", lambda x: x * jnp.nan)
     config = small_config(data, max_nonfinite_in_a_row=2)
     with pytest.raises(InputError, match=r"step 3: 3 steps in a row.*scene_\d.h5"):
         train(config, tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from settings import small_config
 
 from rf_jax.errors import InputError
-from rf_jax.training_config import (
+from rf_jax.training.config import (
     default_config,
     load_training_config,
     parse_training_config,

@@ -1,0 +1,155 @@
+"""Writes the scenes that come with the package, in the world of `configs/data_rooms.py`.
+
+python -m rf_jax.datagen.bundled
+for scene in cornell_box blue_room turning_block; do      # their ground truth
+  python -m rf_jax.datagen path_trace $scene --spp 4096
+done
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from rf_jax import schema
+from rf_jax.datagen import primitives
+from rf_jax.files import atomic_path
+from rf_jax.scene.description import Camera, Material, SceneDescription, SceneObject, Transform
+
+ASSETS = Path(__file__).parent.parent / "assets" / "scenes"
+
+FRAMES = 24
+HALF_TURN = 180.0
+"""After which a block looks as before."""
+
+
+def _slab(width: float, depth: float) -> primitives.Mesh:
+    """A block of height 1 with its sides cut in two: 32 triangles, as in the training data."""
+    corners = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * [width / 2, depth / 2]
+    part = np.arange(2)[:, None] / 2
+    outline = corners[:, None] * (1 - part) + np.roll(corners, -1, axis=0)[:, None] * part
+    return primitives.extrusion(outline.reshape(-1, 2), layers=1)
+
+
+MESHES = {
+    "plane.obj": primitives.plane_grid(2),
+    "box.obj": _slab(1.0, 1.0),
+    "slab.obj": _slab(0.95, 0.35),
+    "light.obj": primitives.equilateral_triangle(0.0707),
+}
+
+Vector = tuple[float, float, float]
+
+ZERO = (0.0, 0.0, 0.0)
+
+# The room is the cube [-0.5, 0.5]^3, open at the top and towards the camera at -y
+ROOM = {
+    "floor": Transform((0.0, 0.0, -0.5), ZERO, (1.0, 1.0, 1.0), normalize=False),
+    "back_wall": Transform((0.0, 0.5, 0.0), (90.0, 0.0, 0.0), (1.0, 1.0, 1.0), normalize=False),
+    "left_wall": Transform((-0.5, 0.0, 0.0), (0.0, 90.0, 0.0), (1.0, 1.0, 1.0), normalize=False),
+    "right_wall": Transform((0.5, 0.0, 0.0), (0.0, -90.0, 0.0), (1.0, 1.0, 1.0), normalize=False),
+}
+
+
+def main(folder: Path = ASSETS) -> None:
+    """Writes each scene into a folder of its name: `scene.json` or frames, and their meshes."""
+    _write(folder, [cornell_box()])
+    _write(folder, [blue_room()])
+    _write(folder, [turning_block(frame) for frame in range(FRAMES)])
+
+
+def cornell_box() -> SceneDescription:
+    """Two boxes in a room with a red and a green wall."""
+    gray = (0.5, 0.5, 0.5)
+    objects = {
+        **_walls((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (0.6, 0.06, 0.05), (0.1, 0.45, 0.08)),
+        "tall_box": _block("box.obj", (-0.17, 0.14), 18.0, (0.28, 0.28, 0.6), gray),
+        "short_box": _block("box.obj", (0.18, -0.15), -17.0, (0.3, 0.3, 0.3), gray),
+        "light": _light((0.5, -0.8, 2.42), (18.0, 11.5, 0.0), 3700.0),
+    }
+    return _scene("cornell_box", objects, Camera((0.0, -2.0, 0.0), ZERO, (0.0, 0.0, 1.0), 38.0))
+
+
+def blue_room() -> SceneDescription:
+    """A slab and a cube between a blue and an orange wall, lit from the right."""
+    objects = {
+        **_walls((0.45, 0.42, 0.4), (0.3, 0.36, 0.45), (0.05, 0.2, 0.7), (0.85, 0.4, 0.06)),
+        "slab": _block("slab.obj", (-0.22, 0.2), 25.0, (0.5, 0.5, 0.54), (0.7, 0.65, 0.5)),
+        "cube": _block("box.obj", (0.17, -0.12), 10.0, (0.34, 0.34, 0.34), (0.1, 0.5, 0.35)),
+        "light": _light((0.86, -1.15, 2.25), (27.0, 20.0, 0.0), 3500.0),
+    }
+    camera = Camera((-0.3, -1.9, 0.25), (0.0, 0.0, -0.05), (0.0, 0.0, 1.0), 38.0)
+    return _scene("blue_room", objects, camera)
+
+
+def turning_block(frame: int) -> SceneDescription:
+    """A slab that turns about the vertical beside a small box that stands still."""
+    turn = 20.0 + HALF_TURN * frame / FRAMES
+    objects = {
+        **_walls((0.45, 0.45, 0.45), (0.45, 0.42, 0.36), (0.7, 0.5, 0.1), (0.35, 0.15, 0.6)),
+        "slab": _block("slab.obj", (0.13, 0.12), turn, (0.5, 0.5, 0.54), (0.7, 0.18, 0.1)),
+        "box": _block("box.obj", (-0.24, -0.27), 25.0, (0.26, 0.26, 0.26), (0.15, 0.45, 0.65)),
+        "light": _light((-0.9, -0.6, 2.4), (14.0, -20.0, 0.0), 3600.0),
+    }
+    camera = Camera((0.2, -1.95, 0.25), (0.0, 0.0, -0.05), (0.0, 0.0, 1.0), 38.0)
+    return _scene("turning_block", objects, camera)
+
+
+def _scene(name: str, objects: dict[str, SceneObject], camera: Camera) -> SceneDescription:
+    return SceneDescription(name, "1.0", objects, (camera,))
+
+
+def _walls(floor: Vector, back: Vector, left: Vector, right: Vector) -> dict[str, SceneObject]:
+    """The room's four sides in these diffuse colours."""
+    return {
+        name: SceneObject("plane.obj", transform, _diffuse(color))
+        for (name, transform), color in zip(ROOM.items(), (floor, back, left, right), strict=True)
+    }
+
+
+def _block(
+    mesh: str,
+    position: tuple[float, float],
+    turn: float,
+    scale: Vector,
+    color: Vector,
+) -> SceneObject:
+    """A mesh of height 1 that stands on the floor at x, y, turned by degrees about the vertical.
+
+    Its x and y scale agree, or the turn would shear it.
+    """
+    translation = (*position, scale[2] / 2 - 0.5)
+    placement = Transform(translation, (0.0, 0.0, turn), scale, normalize=False)
+    return SceneObject(mesh, placement, _diffuse(color))
+
+
+def _diffuse(color: Vector) -> Material:
+    return Material(color, ZERO, 1.0, ZERO, smooth_shading=False)
+
+
+def _light(position: Vector, rotation: Vector, radiance: float) -> SceneObject:
+    """One small emitting triangle outside the room, facing down before its rotation."""
+    placement = Transform(position, rotation, (2.3, 2.3, 2.3), normalize=False)
+    emission = Material((1.0,) * 3, ZERO, 1.0, (radiance,) * 3, smooth_shading=False)
+    return SceneObject("light.obj", placement, emission)
+
+
+def _write(folder: Path, frames: list[SceneDescription]) -> None:
+    target = folder / frames[0].scene_name
+    for index, description in enumerate(frames):
+        name = "scene.json" if len(frames) == 1 else f"frame_{index:02d}.json"
+        with atomic_path(target / name) as path:
+            path.write_text(json.dumps(schema.to_dict(description), indent=2) + "\n")
+    for name in {scene_object.mesh_path for scene_object in frames[0].objects.values()}:
+        with atomic_path(target / name) as path:
+            _write_obj(path, *MESHES[name])
+
+
+def _write_obj(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
+    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in vertices]
+    lines += [f"f {a} {b} {c}" for a, b, c in faces + 1]
+    path.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Images: radiance, metrics, tone mapping, files and figures."""

@@ -1,0 +1,1 @@
+"""From a scene to linear images, and to image files."""

@@ -1,0 +1,254 @@
+"""Scene files in, image files out: what `render.py` does."""
+
+import collections
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from rf_jax.errors import InputError, prefix_errors
+from rf_jax.images.comparison import clipped_psnr, comparison_image
+from rf_jax.images.files import load_png, save_exr, save_png, save_video
+from rf_jax.images.tone_map import to_uint8, tone_map
+from rf_jax.rendering.preprocess import batched
+from rf_jax.rendering.renderer import Renderer
+from rf_jax.scene import find_scene_files, load_scene, save_h5
+from rf_jax.scene.ground_truth import load_ground_truth
+from rf_jax.structs import Scene
+
+DEFAULT_RESOLUTION = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderOptions:
+    """What to render of each scene, and what to write."""
+
+    output_dir: Path
+    resolution: int | None = None  # None: of the first frame's ground truth, else 256
+    views: str | None = None  # such as "0,2-4"; None: all
+    batch_size: int = 1
+    tone_mapper: str = "none"
+    save_h5: bool = False
+    save_video: bool = False
+    fps: float = 24.0
+
+
+@dataclasses.dataclass
+class RenderSummary:
+    """What was done, and the seconds it took by phase; by job what ground truth says.
+
+    Attributes:
+      psnr: decibels of each view that was compared.
+      uncompared: the side of ground truth of another resolution.
+    """
+
+    triangles: int = 0
+    views: int = 0
+    psnr: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    uncompared: dict[str, int] = dataclasses.field(default_factory=dict)
+    seconds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+
+    def __str__(self) -> str:
+        phases = ("loading", "compile", "view-independent", "view-dependent", "writing")
+        seconds = ", ".join(f"{phase} {self.seconds[phase]:.2f} s" for phase in phases)
+        return f"{self.triangles:,} triangles, {self.views} views: {seconds}"
+
+    def comparison_lines(self) -> list[str]:
+        """PSNR against ground truth, a line a job, and which had to go without."""
+        lines = [
+            f"{name}: PSNR {np.mean(values):.2f} dB against ground truth ({len(values)} views)"
+            for name, values in self.psnr.items()
+        ]
+        if self.uncompared:
+            sizes = (f"{name} ({side}x{side})" for name, side in self.uncompared.items())
+            lines.append(
+                f"note: not compared, ground truth of another resolution: {', '.join(sizes)}"
+            )
+        return lines
+
+
+class Picture(NamedTuple):
+    """A view on disk, and what its ground truth says, if it has one."""
+
+    png: Path
+    comparison: Path | None = None
+    psnr: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The scenes that one argument names: a file, or the files of an animation."""
+
+    name: str
+    files: tuple[Path, ...]
+
+    @property
+    def frame_names(self) -> list[str]:
+        """What the images of each file are called."""
+        return [self.name] if len(self.files) == 1 else [file.stem for file in self.files]
+
+
+def find_jobs(arguments: list[str]) -> list[Job]:
+    """Resolves paths, and names of bundled scenes, to jobs whose images and videos are distinct.
+
+    Raises:
+      InputError: no such file, folder or bundled scene; two scenes of the same name.
+    """
+    jobs = [_find_job(argument) for argument in arguments]
+    for names in (
+        [job.name for job in jobs],
+        [name for job in jobs for name in job.frame_names],
+    ):
+        name, count = collections.Counter(names).most_common(1)[0]
+        if count > 1:
+            raise InputError(
+                f"{count} scenes are called {name!r}; render them into separate folders"
+            )
+    return jobs
+
+
+def _find_job(argument: str) -> Job:
+    files = tuple(find_scene_files(argument))
+    path = Path(argument)
+    if not path.exists():  # a bundled scene
+        return Job(argument, files)
+    path = path.resolve()
+    return Job(path.name if path.is_dir() else path.stem, files)
+
+
+def render_jobs(renderer: Renderer, jobs: list[Job], options: RenderOptions) -> RenderSummary:
+    """Renders all scenes of all jobs and writes their images.
+
+    Per view `NAME_view_0.exr` (linear float32) and `.png` (tone mapped, 8 bit), and with ground
+    truth of that resolution `NAME_view_0_comparison.png`; NAME is the job's, or the file's in an
+    animation. An animation, and with `save_video` any job, gives `NAME.mp4`, and
+    `NAME_comparison.mp4` if all its frames have ground truth.
+
+    Raises:
+      InputError: bad scenes, resolutions or views, or an output folder that cannot be written.
+    """
+    if options.resolution is not None:
+        renderer.check_resolution(options.resolution)
+    check_output_folder(options.output_dir)
+    if options.save_h5:
+        _check_sources_stay(jobs, options.output_dir)
+    summary = RenderSummary()
+    started = renderer.seconds.copy()
+    with tqdm(unit="view", disable=None, leave=False) as progress:
+        for job in jobs:
+            pictures = _render_job(renderer, job, options, summary, progress)
+            if decibels := [picture.psnr for picture in pictures if picture.psnr is not None]:
+                summary.psnr[job.name] = decibels
+            if options.save_video or len(job.files) > 1:
+                start = time.perf_counter()
+                _write_videos(options, job.name, pictures)
+                summary.seconds["writing"] += time.perf_counter() - start
+    summary.seconds += renderer.seconds - started
+    return summary
+
+
+def check_output_folder(folder: Path) -> None:
+    """Makes the folder; one that cannot be written is an InputError before any work is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: cannot be written; choose another --output_dir")
+
+
+def _check_sources_stay(jobs: list[Job], folder: Path) -> None:
+    for job in jobs:
+        for file, name in zip(job.files, job.frame_names, strict=True):
+            if file.resolve() == (folder / f"{name}.h5").resolve():
+                raise InputError(f"{file}: --save_h5 would replace it; choose another --output_dir")
+
+
+def _render_job(renderer, job, options, summary, progress) -> list[Picture]:
+    pictures, resolution = [], options.resolution
+    for index, (file, name) in enumerate(zip(job.files, job.frame_names, strict=True)):
+        start = time.perf_counter()
+        scene = load_scene(file)
+        with prefix_errors(str(file)):
+            views = select_views(options.views, len(scene.fov_degrees))
+        truth = load_ground_truth(file, views)
+        summary.seconds["loading"] += time.perf_counter() - start
+        # The first frame's decides for all: a video has one size
+        resolution = resolution or (DEFAULT_RESOLUTION if truth is None else truth.shape[1])
+        if truth is not None and truth.shape[1] != resolution:
+            summary.uncompared[job.name], truth = truth.shape[1], None
+        truths = [None] * len(views) if truth is None else truth
+        progress.total = progress.n + (len(job.files) - index) * len(views)
+        progress.set_postfix_str(name)
+        with prefix_errors(str(file)):
+            images = render_scene(renderer, scene, views, resolution, options)
+            for view, image, expected in zip(views, images, truths, strict=True):
+                start = time.perf_counter()
+                pictures.append(_write_view(options, f"{name}_view_{view}", image, expected))
+                summary.seconds["writing"] += time.perf_counter() - start
+                progress.update()
+        if options.save_h5:
+            save_h5(scene, options.output_dir / f"{name}.h5")
+        summary.triangles += len(scene.triangles)
+        summary.views += len(views)
+    return pictures
+
+
+def render_scene(
+    renderer: Renderer, scene: Scene, views: list[int], resolution: int, options: RenderOptions
+) -> Iterator[np.ndarray]:
+    """Linear images [H, W, C] of the chosen views of a scene that is not batched."""
+    encoding = renderer.encode_scene(scene)
+    scene = batched(scene)
+    cameras = scene.camera_to_world[:, views], scene.fov_degrees[:, views]
+    for image in renderer.render_views(encoding, *cameras, resolution, options.batch_size):
+        yield image[0]
+
+
+def select_views(text: str | None, count: int) -> list[int]:
+    """Parses "0,2-4" into distinct view indices below `count`; None selects all."""
+    if text is None:
+        return list(range(count))
+    views = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not match:
+            raise InputError(f'views: expected a list such as "0,2-4", found {text!r}')
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < count:
+            raise InputError(
+                f"views: expected ascending indices from 0 to {count - 1}, found {text!r}"
+            )
+        views += range(first, last + 1)
+    return list(dict.fromkeys(views))
+
+
+def _write_view(
+    options: RenderOptions, name: str, image: np.ndarray, truth: np.ndarray | None
+) -> Picture:
+    """Writes the files of one view, linear [H, H, C], with its ground truth [H, H, 3]."""
+    png = options.output_dir / f"{name}.png"
+    save_exr(png.with_suffix(".exr"), image)
+    image = image[..., :3]
+    display = tone_map(image, options.tone_mapper)
+    save_png(png, to_uint8(display))
+    if truth is None:
+        return Picture(png)
+    comparison = options.output_dir / f"{name}_comparison.png"
+    save_png(comparison, comparison_image(display, tone_map(truth, options.tone_mapper)))
+    return Picture(png, comparison, clipped_psnr(image, truth))
+
+
+def _write_videos(options: RenderOptions, name: str, pictures: list[Picture]) -> None:
+    frames = {name: [picture.png for picture in pictures]}
+    comparisons = [picture.comparison for picture in pictures]
+    if None not in comparisons:
+        frames[f"{name}_comparison"] = comparisons
+    for video, files in frames.items():
+        save_video(options.output_dir / f"{video}.mp4", map(load_png, files), options.fps)

@@ -1,0 +1,93 @@
+"""From a scene in physical units to the network's input: the only place that log-encodes."""
+
+import numpy as np
+
+from rf_jax.errors import InputError
+from rf_jax.images.radiance import log_radiance
+from rf_jax.models import RenderFormerConfig
+from rf_jax.scene import validate_scene
+from rf_jax.structs import EMISSION, Scene, SceneTokens, constant_texture
+
+BUCKETS_PER_OCTAVE = 16
+SMALLEST_BUCKET = 64
+
+
+def bucket_length(length: int) -> int:
+    """The padded sequence length: 16 sizes an octave, so that few programs serve all scenes.
+
+    Padding adds 3% on average and 1/16 at most (beyond 1,024 tokens).
+    """
+    step = max(2 ** (length.bit_length() - 1) // BUCKETS_PER_OCTAVE, SMALLEST_BUCKET)
+    return -(-length // step) * step
+
+
+def batched(scene: Scene) -> Scene:
+    """The scene with NumPy arrays, a leading B axis and a mask."""
+    arrays = {name: np.asarray(getattr(scene, name)) for name in _FIELDS}
+    if arrays["triangles"].ndim == 3:
+        arrays = {name: array[None] for name, array in arrays.items()}
+    mask = scene.valid_mask
+    shape = arrays["triangles"].shape[:2]
+    mask = np.ones(shape, bool) if mask is None else np.asarray(mask).reshape(shape)
+    return Scene(**arrays, valid_mask=mask)
+
+
+def prepare_scene(
+    scene: Scene, config: RenderFormerConfig, num_padded: int | None = None
+) -> SceneTokens:
+    """Validates, compacts, pads and encodes a scene; its arrays are left alone.
+
+    Valid triangles come first (in their order), so that a length is the whole mask. Patches that
+    hold one value become that value. Emission e becomes log10(1 + e) unless the network is LDR.
+
+    Args:
+      scene: batched or not.
+      config: the network that will read it.
+      num_padded: N, at least the number of valid triangles; None takes the next bucket.
+
+    Returns:
+      NumPy arrays; without `num_padded` R + N is a `bucket_length`.
+
+    Raises:
+      InputError: a bad field, or patches of a size that the network does not read.
+    """
+    validate_scene(scene)
+    scene = batched(scene)
+    mask = scene.valid_mask
+    counts = mask.sum(axis=1)
+    registers = config.num_register_tokens
+    padded = num_padded or bucket_length(int(counts.max()) + registers) - registers
+    places = np.arange(padded) < counts[:, None]
+
+    def pad(valid):
+        out = np.zeros((*places.shape, *valid.shape[1:]), np.float32)
+        out[places] = valid
+        return out
+
+    return SceneTokens(
+        triangles=pad(scene.triangles[mask]),
+        vertex_normals=pad(scene.vertex_normals[mask]),
+        texture=pad(_encoded_texture(scene.texture[mask], config)),
+        num_triangles=counts.astype(np.int32),
+    )
+
+
+_FIELDS = ("triangles", "vertex_normals", "texture", "camera_to_world", "fov_degrees")
+
+
+def _encoded_texture(texture: np.ndarray, config: RenderFormerConfig) -> np.ndarray:
+    """[M, 13] where that says all, else [M, 13, T, T]; a float32 copy, emission encoded."""
+    size = config.texture_encode_patch_size
+    if texture.ndim == 4:
+        value = texture[..., 0, 0] if size == 1 else constant_texture(texture)
+        if value is not None:
+            texture = value
+        elif texture.shape[-1] != size:
+            raise InputError(
+                f"texture: expected patches of {size}x{size} texels (the network reads those), "
+                f"found {texture.shape[-1]}x{texture.shape[-1]}"
+            )
+    texture = np.array(texture, np.float32)
+    if not config.use_ldr:
+        texture[:, EMISSION] = log_radiance(texture[:, EMISSION])
+    return texture

@@ -1,0 +1,202 @@
+"""The one strict reader of dataclasses: JSON and configurations become typed, checked fields.
+
+A field's annotation is its schema: int, float, str, bool, `Literal`, `tuple`, `dict`, another
+dataclass, `X | None`, and `Annotated[X, Limit(...)]` for ranges. Unknown, missing and mistyped keys
+are errors that name the path of the field.
+
+A dataclass that is written in a form of its own has `from_dict`, `to_dict` and `flat_hints`
+(see `rf_jax.models.config`); the reader leaves it to these.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import math
+import types
+from collections.abc import Callable, Collection, Iterator
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
+from typing import get_type_hints as type_hints
+
+from rf_jax.errors import InputError
+
+FLOAT32_MAX = 3.4028235e38
+
+_NOUNS = {float: "a number", int: "an integer", str: "a string", bool: "true or false"}
+
+
+class Limit(NamedTuple):
+    """A condition on a parsed value, and how a message says it: "expected an integer >= 1"."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+Positive = Annotated[int, Limit(">= 1", lambda x: x >= 1)]
+NonNegativeInt = Annotated[int, Limit(">= 0", lambda x: x >= 0)]
+NonNegative = Annotated[float, Limit(">= 0", lambda x: x >= 0)]
+Fraction = Annotated[float, Limit("in [0, 1]", lambda x: 0 <= x <= 1)]
+Seed = Annotated[int, Limit("in [0, 2^32 - 1]", lambda x: 0 <= x < 2**32)]
+
+
+def parse(hint: Any, value: Any, where: str = "") -> Any:
+    """Checks a decoded JSON or configuration value against a type, and converts it.
+
+    Args:
+      hint: a type as in the annotation of a field.
+      value: numbers, strings, booleans, None, lists, dictionaries.
+      where: the path of `value`, for messages.
+
+    Returns:
+      the value: dataclasses for dictionaries, tuples for lists, floats where they are expected.
+
+    Raises:
+      InputError: names the path, what was expected and what was found.
+    """
+    kind, args = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _parse_dataclass(hint, value, where)
+    if kind is Annotated:
+        return _parse_limited(*args, value, where)
+    if kind is dict:
+        return _parse_mapping(args[1], value, where)
+    if kind is tuple:
+        return _parse_sequence(args, value, where)
+    if kind is Literal:
+        if value not in args:
+            _fail(where, "one of " + ", ".join(map(json.dumps, args)), value)
+        return value
+    if kind in (Union, types.UnionType):
+        return None if value is None else parse(args[0], value, where)
+    return _parse_scalar(hint, value, where)
+
+
+def check_fields(instance: Any) -> None:
+    """Checks the fields of a dataclass that was made in Python, for its `__post_init__`.
+
+    Raises:
+      InputError: as `parse`.
+    """
+    for name, hint in type_hints(type(instance), include_extras=True).items():
+        value = getattr(instance, name)
+        if not dataclasses.is_dataclass(hint):
+            parse(hint, value, name)
+
+
+def unknown_key(key: str, known: Collection[str], where: str = "") -> InputError:
+    """The error for a key that is none of `known`: the nearest one if it is near, else all."""
+    close = difflib.get_close_matches(key, known, n=1)
+    advice = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(known)}"
+    return InputError(f"{_join(where, key)}: unknown key; {advice}")
+
+
+def to_dict(instance: Any) -> dict[str, Any]:
+    """The dictionary that `parse` reads back."""
+    if hasattr(instance, "to_dict"):
+        return instance.to_dict()
+    return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance)}
+
+
+def flat_hints(cls: type) -> dict[str, Any]:
+    """The annotations of a dataclass by key, as its dictionary has them."""
+    return cls.flat_hints() if hasattr(cls, "flat_hints") else type_hints(cls, include_extras=True)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _parse_dataclass(cls: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        _fail(where, "a JSON object", value)
+    if hasattr(cls, "from_dict"):
+        with _located(where):
+            return cls.from_dict(value)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in value:
+        if key not in fields:
+            raise unknown_key(key, fields, where)
+    for key, field in fields.items():
+        if key not in value and field.default is dataclasses.MISSING:
+            raise InputError(f"{_join(where, key)}: missing key")
+    hints = type_hints(cls, include_extras=True)
+    parsed = {key: parse(hints[key], item, _join(where, key)) for key, item in value.items()}
+    with _located(where):
+        return cls(**parsed)
+
+
+@contextlib.contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Completes the paths of errors whose messages begin with the name of a field."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(_join(where, str(error))) from error
+
+
+def _parse_limited(hint: Any, limit: Limit, value: Any, where: str) -> Any:
+    """The message for a value of the wrong type states the limit as well."""
+    noun = _NOUNS.get(hint)
+    if noun is not None and not _is_scalar(hint, value):
+        _fail(where, f"{noun} {limit.text}", value)
+    parsed = parse(hint, value, where)
+    if not limit.holds(parsed):
+        _fail(where, f"{noun} {limit.text}" if noun else limit.text, value)
+    return parsed
+
+
+def _parse_mapping(hint: Any, value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        _fail(where, "a JSON object with at least one entry", value)
+    return {key: parse(hint, item, _join(where, key)) for key, item in value.items()}
+
+
+def _parse_sequence(hints: tuple, value: Any, where: str) -> tuple:
+    is_list = isinstance(value, list | tuple)
+    if hints[-1] is Ellipsis:
+        if not is_list or not value:
+            _fail(where, "a list with at least one entry", value)
+        hints = hints[:1] * len(value)
+    elif not is_list or len(value) != len(hints):
+        _fail(where, f"a list of {len(hints)} numbers", value)
+    return tuple(
+        parse(hint, item, f"{where}[{i}]")
+        for i, (hint, item) in enumerate(zip(hints, value, strict=True))
+    )
+
+
+def _parse_scalar(base: type, value: Any, where: str) -> Any:
+    if not _is_scalar(base, value):
+        _fail(where, _NOUNS[base], value)
+    if base is not float:
+        return value
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not abs(number) <= FLOAT32_MAX:
+        _fail(where, "a finite float32 number", value)
+    return number
+
+
+def _is_scalar(base: type, value: Any) -> bool:
+    accepted = (int, float) if base is float else base
+    # bool is an int to Python, but not a number to JSON.
+    return isinstance(value, accepted) and (base is bool or not isinstance(value, bool))
+
+
+def _join(where: str, key: str) -> str:
+    key = key if key.isprintable() else json.dumps(key)
+    return f"{where}.{key}" if where else key
+
+
+def _fail(where: str, expected: str, found: Any) -> NoReturn:
+    text = json.dumps(found, default=repr)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    raise InputError(f"{where}: " * bool(where) + f"expected {expected}, found {text}")

@@ -1,0 +1,1 @@
+"""Measurements of the network, of attention functions and of training runs."""

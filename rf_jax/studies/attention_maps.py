@@ -1,0 +1,168 @@
+"""Which triangles read which: attention of the view-independent stage on one scene.
+
+    pip install -e '.[plot]'
+    python -m rf_jax.studies.attention_maps workdirs/rooms workdirs/rooms_performer
+
+prints, per layer and head, how many tokens a triangle reads (the exponential of the entropy of its
+weights) and how much of its weight goes to lights, and draws the weights: a row a network, a
+column a layer and head, queries down, keys across, the brightest cell of each map white.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rf_jax.attention import AttentionFn
+from rf_jax.attention.dot_product import dot_product_attention
+from rf_jax.attention.performer import PerformerAttention
+from rf_jax.errors import run_command_line
+from rf_jax.files import atomic_path
+from rf_jax.images.figures import new_figure
+from rf_jax.models import RenderFormer, RenderFormerConfig
+from rf_jax.rendering.files import find_jobs
+from rf_jax.rendering.preprocess import prepare_scene
+from rf_jax.scene import load_scene
+from rf_jax.structs import EMISSION, Scene
+from rf_jax.weights.pretrained import load_pretrained
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoints", nargs="+", help="of networks to compare (see render.py)")
+    parser.add_argument("--scene", default="cornell_box", help="file or bundled scene")
+    parser.add_argument("--output", type=Path, default=Path("output/attention_maps.png"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    scene = load_scene(find_jobs([args.scene])[0].files[0])
+    maps = {}
+    for checkpoint in args.checkpoints:
+        network = load_pretrained(checkpoint)
+        name = Path(checkpoint).name
+        maps[name] = attention_maps(network.variables, network.config, scene)
+        print(format_table(name, maps[name], light_tokens(scene, network.config)))
+    plot(maps, args.output)
+    print(f"-> {args.output}")
+
+
+def attention_maps(
+    variables: dict[str, Any], config: RenderFormerConfig, scene: Scene
+) -> np.ndarray:
+    """[L, nh, R + N, R + N] weights: queries, then keys; register tokens come first. Rows sum to 1.
+
+    Args:
+      variables, config: the network.
+      scene: not batched.
+    """
+    registers = config.num_register_tokens
+    tokens = prepare_scene(scene, config)
+    lengths = jnp.asarray(tokens.num_triangles) + registers
+    inputs = _queries_and_keys(variables, config, tokens)
+    maps = []
+    for layer, (query, key) in enumerate(inputs):
+        maps.append(weights(_attention_fn(variables, config, layer), query, key, lengths)[0])
+    return np.stack(maps)[:, :, : lengths[0], : lengths[0]]
+
+
+def weights(
+    attention_fn: AttentionFn, query: jax.Array, key: jax.Array, key_lengths: jax.Array
+) -> np.ndarray:
+    """[B, nh, T, S] of any attention function: what it answers to values of one key at a time."""
+    batch, keys, num_heads, width = key.shape
+    blocks = []
+    for start in range(0, keys, width):
+        value = jnp.eye(keys)[:, start : start + width]
+        value = jnp.pad(value, ((0, 0), (0, width - value.shape[1])))
+        value = jnp.broadcast_to(value[None, :, None], (batch, keys, num_heads, width))
+        blocks.append(attention_fn(query, key, value, key_lengths))
+    return np.swapaxes(np.concatenate(blocks, axis=-1)[..., :keys], 1, 2)
+
+
+def _queries_and_keys(variables, config, tokens):
+    """(query, key) [1, R + N, nh, hd] of each layer, as its attention function got them."""
+    found = []
+
+    def keep(query, key):
+        found.append((query, key))
+
+    def recording(query, key, value, key_lengths):
+        jax.debug.callback(keep, query, key, ordered=True)
+        return dot_product_attention(query, key, value, key_lengths)
+
+    def intercept(call, args, kwargs, context):
+        if isinstance(context.module, PerformerAttention) and context.method_name == "__call__":
+            jax.debug.callback(keep, *args[:2], ordered=True)
+        return call(*args, **kwargs)
+
+    exact = config.view_independent_attention != "performer"
+    model = RenderFormer(config, view_independent_attention=recording if exact else None)
+    with nn.intercept_methods(intercept):
+        model.apply(variables, tokens, method=RenderFormer.encode_scene)
+    jax.effects_barrier()
+    return found
+
+
+def _attention_fn(variables, config, layer):
+    """What a layer of the view-independent stage attends with."""
+    if config.view_independent_attention != "performer":
+        return dot_product_attention
+
+    def of_layer(collection):
+        layers = variables[collection]["view_independent"]["layers"]
+        performer = layers["attention"].get("performer", {})
+        return jax.tree.map(lambda x: x[layer], performer)
+
+    module = PerformerAttention(config.performer)
+    bound = {name: of_layer(name) for name in ("params", "constants")}
+    return lambda *inputs: module.apply(bound, *inputs)
+
+
+def light_tokens(scene: Scene, config: RenderFormerConfig) -> np.ndarray:
+    """[R + N] bool: which tokens are triangles that emit."""
+    emission = np.asarray(scene.texture)[:, EMISSION]
+    emits = emission.reshape(len(emission), -1).any(axis=1)
+    return np.concatenate([np.zeros(config.num_register_tokens, bool), emits])
+
+
+def tokens_read(maps: np.ndarray) -> np.ndarray:
+    """[L, nh] mean over queries of exp(entropy): 1 where each reads one key, S where all alike."""
+    weight = np.maximum(maps, 1e-12)
+    return np.exp(-(weight * np.log(weight)).sum(-1)).mean(-1)
+
+
+def format_table(name: str, maps: np.ndarray, lights: np.ndarray) -> str:
+    read, light = tokens_read(maps), maps[..., lights].sum(-1).mean(-1)
+    lines = [f"{name}: {maps.shape[-1]} tokens", "layer  head  tokens read  weight on lights"]
+    for layer, head in np.ndindex(read.shape):
+        lines.append(f"{layer:>5}{head:>6}{read[layer, head]:>13.1f}{light[layer, head]:>18.3f}")
+    return "\n".join(lines)
+
+
+def plot(maps: dict[str, np.ndarray], path: Path) -> None:
+    """Draws all maps of all networks."""
+    columns = max(network.shape[0] * network.shape[1] for network in maps.values())
+    missing = "the plot needs matplotlib: pip install 'rf_jax[plot]'"
+    figure = new_figure(missing, 1.6 * columns, 1.9 * len(maps))
+    grid = figure.subplots(len(maps), columns, squeeze=False)
+    for axis in grid.flat:
+        axis.set_axis_off()
+    for axes, (name, network) in zip(grid, maps.items(), strict=True):
+        for axis, (layer, head) in zip(axes, np.ndindex(network.shape[:2]), strict=False):
+            axis.imshow(np.sqrt(np.maximum(network[layer, head], 0)), cmap="gray")
+            axis.set_title(f"layer {layer}, head {head}", fontsize=7)
+        axes[0].text(-0.1, 0.5, name, rotation=90, va="center", transform=axes[0].transAxes)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=90, format="png")
+
+
+if __name__ == "__main__":
+    run_command_line(main)

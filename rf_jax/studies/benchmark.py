@@ -1,0 +1,281 @@
+"""Running time against triangle count: stages and attention functions side by side.
+
+Every time stands beside the device's own rate of matrix products, measured in the same run.
+
+    python -m rf_jax.studies.benchmark                                       # the published counts
+    python -m rf_jax.studies.benchmark --attention auto performer --plot times.png
+    python -m rf_jax.studies.benchmark --triangles 5633 --resolution 256
+    python -m rf_jax.studies.benchmark --triangles 65536 --layers 1          # memory at scale
+"""
+
+import argparse
+import csv
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from rf_jax.attention import ATTENTION_NAMES
+from rf_jax.errors import run_command_line
+from rf_jax.files import atomic_path
+from rf_jax.images.figures import new_figure
+from rf_jax.models import VARIANTS, RenderFormerConfig
+from rf_jax.models.flops import context_flops, view_flops, view_independent_flops
+from rf_jax.precision import matmul_precision
+from rf_jax.rendering.preprocess import batched
+from rf_jax.rendering.renderer import PRECISIONS, Renderer
+from rf_jax.scene import load_scene
+from rf_jax.structs import EMISSION, NUM_CHANNELS, Scene
+from rf_jax.weights.random_weights import random_variables
+
+PUBLISHED_TRIANGLES = (1161, 4894, 21082, 28362, 65535)
+"""The counts of the Performer course project's timing table."""
+
+CPU_TERAFLOP = 6.0
+"""What one pass may cost on a CPU; larger cases are left out, and said to be."""
+
+STAGES = ("view-independent", "view-dependent")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table; seconds are medians, `spread` is (max - min) / median."""
+
+    triangles: int
+    attention: str
+    stage: str
+    seconds: float
+    spread: float
+    tflops_per_second: float
+    fraction_of_product_rate: float
+    memory_gib: float
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--variant", choices=VARIANTS, default="v1_base")
+    add("--triangles", type=int, nargs="+", help="counts of random scenes")
+    add("--scene", help="a scene file to use instead of random triangles")
+    add("--resolution", type=int, default=256)
+    add("--precision", choices=PRECISIONS, default="fp32")
+    add("--attention", nargs="+", default=["auto", "performer"], help=", ".join(ATTENTION_NAMES))
+    add("--layers", type=int, help="layers a stage, instead of the variant's")
+    add("--repeats", type=int, default=5)
+    add("--csv", type=Path, help="also write the table here")
+    add("--plot", type=Path, help="also plot seconds against triangles here (PNG)")
+    args = parser.parse_args()
+    if args.repeats < 1 or min(args.triangles or [1]) < 1:
+        parser.error("--triangles and --repeats: expected positive numbers")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    config = VARIANTS[args.variant]
+    if args.layers is not None:
+        config = with_layers(config, args.layers)
+    # JAX takes one cache a process; a fresh one makes the first compilation cold.
+    with tempfile.TemporaryDirectory() as cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        print(_device_line(args))
+        rows = compare(config, args)
+    if args.csv:
+        save_csv(args.csv, rows)
+    if args.plot:
+        save_plot(args.plot, rows)
+
+
+def compare(config: RenderFormerConfig, args: argparse.Namespace) -> list[Row]:
+    """All attention functions on all scenes; what is left out is printed with the reason."""
+    if args.scene:
+        scenes = [load_scene(args.scene)]
+    else:
+        scenes = [random_scene(count) for count in args.triangles or PUBLISHED_TRIANGLES]
+    rows: list[Row] = []
+    for name in args.attention:
+        attention = dataclasses.replace(
+            config, view_independent_attention=name, view_dependent_attention=_view_attention(name)
+        )
+        variables = random_variables(attention, seed=0)
+        for scene in scenes:
+            reason = None if args.triangles or args.scene else _too_large(attention, scene, name)
+            if reason:
+                print(f"left out: {len(scene.triangles):,} triangles, {name}: {reason}")
+            else:
+                rows += benchmark(variables, attention, scene, args)
+    return rows
+
+
+def benchmark(
+    variables: dict, config: RenderFormerConfig, scene: Scene, args: argparse.Namespace
+) -> list[Row]:
+    """Times one scene and prints its rows; compilation is timed apart."""
+    scene = batched(scene)
+    count = scene.triangles.shape[1]
+    cameras = scene.camera_to_world[:, :1], scene.fov_degrees[:, :1]
+    compile_times = []
+    for _ in range(2):  # the second time from the persistent cache
+        jax.clear_caches()
+        renderer = Renderer(variables, config, args.precision)
+        encoding = renderer.encode_scene(scene)
+        list(renderer.render_views(encoding, *cameras, args.resolution))
+        compile_times.append(renderer.seconds["compile"])
+    samples = {stage: [] for stage in (*STAGES, "total")}
+    rates = []
+    dtype, tokens = PRECISIONS[args.precision], count + config.num_register_tokens
+    # Stages and products alternate, so that a busy machine slows them alike.
+    for _ in tqdm(range(args.repeats), desc=f"{count:,} triangles", disable=None, leave=False):
+        rates.append(measure_product_rate(config, tokens, dtype))
+        before = renderer.seconds.copy()
+        renderer.encode_scene(scene)
+        list(renderer.render_views(encoding, *cameras, args.resolution))
+        spent = [renderer.seconds[stage] - before[stage] for stage in STAGES]
+        for stage, seconds in zip(samples, (*spent, sum(spent)), strict=True):
+            samples[stage].append(seconds)
+    flops = [
+        view_independent_flops(config, count) + context_flops(config, count),
+        view_flops(config, count, args.resolution),
+    ]
+    memory = [renderer.program_bytes[stage] for stage in STAGES]
+    name, product_rate = config.view_independent_attention, statistics.median(rates)
+    rows = [
+        _row(count, name, stage, seconds, stage_flops, product_rate, stage_memory)
+        for (stage, seconds), stage_flops, stage_memory in zip(
+            samples.items(), (*flops, sum(flops)), (*memory, max(memory)), strict=True
+        )
+    ]
+    _print_rows(rows, product_rate, *compile_times)
+    return rows
+
+
+def with_layers(config: RenderFormerConfig, layers: int) -> RenderFormerConfig:
+    """The configuration with that many layers a stage; the decoder taps the last ones."""
+    taps = tuple(max(layers - 4 + i, 0) for i in range(4)) if config.use_dpt_decoder else None
+    return dataclasses.replace(
+        config, num_layers=layers, view_transformer_n_layers=layers, dpt_out_layers=taps
+    )
+
+
+def random_scene(num_triangles: int) -> Scene:
+    """Small random triangles in the unit cube with constant materials, seen from outside."""
+    rng = np.random.default_rng(0)
+    centers = rng.uniform(-0.5, 0.5, (num_triangles, 1, 3))
+    triangles = centers + rng.normal(0, 0.02, (num_triangles, 3, 3))
+    normals = rng.normal(size=(num_triangles, 3, 3))
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    texture = rng.uniform(0, 1, (num_triangles, NUM_CHANNELS))
+    texture[:, EMISSION] = 0
+    texture[0, EMISSION] = 3000
+    camera = np.eye(4)
+    camera[2, 3] = 1.75
+    arrays = (x.astype(np.float32) for x in (triangles, normals, texture, camera[None]))
+    triangles, normals, texture, cameras = arrays
+    return Scene(triangles, normals, texture, None, cameras, np.array([45.0], np.float32))
+
+
+def measure_product_rate(config: RenderFormerConfig, tokens: int, dtype: jnp.dtype) -> float:
+    """FLOP/s of the first stage's largest matrix product, [S, w] x [w, f], on random data."""
+    rng = np.random.default_rng(0)
+    width, ffn = config.latent_dim, config.dim_feedforward
+    a = jnp.asarray(rng.normal(size=(tokens, width)), dtype)
+    b = jnp.asarray(rng.normal(size=(width, ffn)), dtype)
+    product = jax.jit(lambda a, b: jnp.dot(a, b, precision=matmul_precision(dtype)))
+    return 2 * tokens * width * ffn / statistics.median(_times(lambda: product(a, b), 9))
+
+
+def save_csv(path: Path, rows: Sequence[Row]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(field.name for field in dataclasses.fields(Row))
+        writer.writerows(dataclasses.astuple(row) for row in rows)
+
+
+def save_plot(path: Path, rows: Sequence[Row]) -> None:
+    """Seconds of each stage against triangles, a line for each attention function."""
+    figure = new_figure("--plot needs matplotlib: pip install -e '.[plot]'", 11, 4.2)
+    for axis, stage in zip(figure.subplots(1, 2, sharex=True), STAGES, strict=True):
+        for name in dict.fromkeys(row.attention for row in rows):
+            line = [r for r in rows if (r.attention, r.stage) == (name, stage)]
+            axis.loglog([r.triangles for r in line], [r.seconds for r in line], "o-", label=name)
+        axis.set(title=f"{stage} stage", xlabel="triangles", ylabel="seconds")
+        axis.grid(alpha=0.3, which="both")
+        axis.legend()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _view_attention(name: str) -> str:
+    """Performer stands in the view-independent stage, where it was published."""
+    return "auto" if name == "performer" else name
+
+
+def _too_large(config: RenderFormerConfig, scene: Scene, name: str) -> str | None:
+    """Why a CPU is spared this case; None on other devices."""
+    if jax.default_backend() != "cpu":
+        return None
+    if name == "flash":
+        return "flash is interpreted on a CPU; its times would mean nothing"
+    teraflop = view_independent_flops(config, len(scene.triangles)) / 1e12
+    if teraflop <= CPU_TERAFLOP:
+        return None
+    return f"{teraflop:.0f} TFLOP are too much for a CPU; name the count in --triangles"
+
+
+def _row(count, name, stage, seconds, flops, product_rate, memory) -> Row:
+    median = statistics.median(seconds)
+    spread = (max(seconds) - min(seconds)) / median
+    rate = flops / median
+    return Row(count, name, stage, median, spread, rate / 1e12, rate / product_rate, memory / 2**30)
+
+
+def _print_rows(rows: list[Row], product_rate: float, cold: float, cached: float) -> None:
+    print(
+        f"\nmatrix products {product_rate / 1e12:.3f} TFLOP/s; compiling both stages "
+        f"{cold:.1f} s cold, {cached:.1f} s from the cache"
+    )
+    print(
+        f"{'triangles':>9}  {'attention':<12}{'stage':<18}{'seconds':>9}{'spread':>8}"
+        f"{'TFLOP/s':>9}{'of products':>13}{'memory GiB':>12}"
+    )
+    for row in rows:
+        print(
+            f"{row.triangles:>9,}  {row.attention:<12}{row.stage:<18}{row.seconds:>9.3f}"
+            f"{row.spread:>8.1%}{row.tflops_per_second:>9.3f}"
+            f"{row.fraction_of_product_rate:>13.1%}{row.memory_gib:>12.2f}",
+            flush=True,
+        )
+
+
+def _times(function: Callable[[], jax.Array], repeats: int) -> list[float]:
+    function().block_until_ready()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function().block_until_ready()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _device_line(args: argparse.Namespace) -> str:
+    device = jax.devices()[0]
+    cores = f", {os.cpu_count()} cores" if device.platform == "cpu" else ""
+    return (
+        f"{device.device_kind}{cores}; jax {jax.__version__}; {args.variant}, {args.precision}, "
+        f"one view of {args.resolution}x{args.resolution}; medians of {args.repeats}"
+    )
+
+
+if __name__ == "__main__":
+    run_command_line(main)

@@ -1,0 +1,114 @@
+"""Validation curves of several training runs, against steps and against seconds.
+
+    pip install -e '.[plot]'
+    python -m rf_jax.studies.curves workdirs/rooms workdirs/rooms_performer --output curves.png
+
+prints a table at the last step that all runs have validated, and draws the curves.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from rf_jax.errors import InputError, run_command_line
+from rf_jax.files import atomic_path
+from rf_jax.images.figures import new_figure
+
+METRICS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
+
+Curve = np.ndarray
+"""[n, 3]: step, seconds of training until then, value."""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdirs", type=Path, nargs="+", help="of train.py")
+    parser.add_argument("--output", type=Path, default=Path("output/curves.png"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    runs = {workdir.name: read_curves(workdir) for workdir in args.workdirs}
+    print(format_table(runs))
+    plot(runs, args.output)
+    print(f"-> {args.output}")
+
+
+def read_curves(workdir: Path) -> dict[str, Curve]:
+    """Validation curves of a run by metric; time in which it did not run is left out.
+
+    Raises:
+      InputError: the folder has no validation figures, or tensorboard is not installed.
+    """
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError as error:
+        raise InputError("reading runs needs tensorboard: pip install 'rf_jax[plot]'") from error
+    folder = workdir / "tensorboard"
+    if not folder.is_dir():
+        raise InputError(f"{workdir}: no validation figures; expected a workdir of train.py")
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    curves = {}
+    for metric in METRICS:
+        if f"validation/{metric}" not in tags:
+            continue
+        scalars = events.Scalars(f"validation/{metric}")
+        steps, values = (
+            np.array([getattr(s, name) for s in scalars]) for name in ("step", "value")
+        )
+        curves[metric] = np.stack([steps, _seconds(events, steps), values], axis=1)
+    if not curves:
+        raise InputError(f"{workdir}: no validation figures yet")
+    return curves
+
+
+def _seconds(events, steps: np.ndarray) -> np.ndarray:
+    """Seconds of training until each step, from the speeds that were logged on the way."""
+    speed = events.Scalars("speed/steps_per_second")
+    logged = np.array([0, *(s.step for s in speed)])
+    seconds = np.cumsum([0, *np.diff(logged) / [s.value for s in speed]])
+    return np.interp(steps, logged, seconds)
+
+
+def format_table(runs: dict[str, dict[str, Curve]]) -> str:
+    """A row a run, at the last step that all of them have."""
+    step = min(curves["psnr"][-1, 0] for curves in runs.values())
+    lines = [f"{'run':<28}{'step':>8}{'seconds':>9}{'PSNR':>8}{'SSIM':>9}{'LPIPS':>9}"]
+    for name, curves in runs.items():
+        rows = {metric: curve[curve[:, 0] <= step][-1] for metric, curve in curves.items()}
+        last, seconds, psnr = rows["psnr"]
+        lpips = f"{rows['lpips'][2]:.4f}" if "lpips" in rows else "n/a"
+        lines.append(
+            f"{name[:27]:<28}{int(last):>8}{seconds:>9.0f}{psnr:>8.2f}"
+            f"{rows['ssim'][2]:>9.4f}{lpips:>9}"
+        )
+    return "\n".join(lines)
+
+
+def plot(runs: dict[str, dict[str, Curve]], path: Path) -> None:
+    """A row of plots a metric: against steps, and against seconds."""
+    metrics = [metric for metric in METRICS if any(metric in curves for curves in runs.values())]
+    missing = "the plot needs matplotlib: pip install 'rf_jax[plot]'"
+    figure = new_figure(missing, 9, 3.2 * len(metrics))
+    grid = figure.subplots(len(metrics), 2, squeeze=False, sharey="row")
+    for axes, metric in zip(grid, metrics, strict=True):
+        for column, (axis, label) in enumerate(zip(axes, ("step", "seconds"), strict=True)):
+            for name, curves in runs.items():
+                if metric in curves:
+                    axis.plot(curves[metric][:, column], curves[metric][:, 2], label=name)
+            axis.set_xlabel(label)
+            axis.set_ylabel(METRICS[metric])
+            axis.grid(alpha=0.3)
+    grid[0, 0].legend()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+if __name__ == "__main__":
+    run_command_line(main)

@@ -1,0 +1,60 @@
+"""How far bf16 and fp16 are from fp32 on one scene.
+
+python -m rf_jax.studies.precision [SCENE] [--checkpoint C | --variant NAME] [--resolution N]
+"""
+
+import argparse
+
+import numpy as np
+
+from rf_jax.errors import run_command_line
+from rf_jax.images.comparison import clipped_psnr
+from rf_jax.models import VARIANTS
+from rf_jax.rendering.files import find_jobs
+from rf_jax.rendering.renderer import PRECISIONS, Renderer
+from rf_jax.scene import load_scene
+from rf_jax.weights.pretrained import load_pretrained
+from rf_jax.weights.random_weights import random_variables
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scene", nargs="?", default="cornell_box")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--checkpoint", help="weights to use (see render.py)")
+    weights.add_argument(
+        "--variant", choices=VARIANTS, default="v1_base", help="random weights (default: v1_base)"
+    )
+    parser.add_argument("--resolution", type=int, default=128)
+    args = parser.parse_args()
+    scene = load_scene(find_jobs([args.scene])[0].files[0])
+    variables, config = _network(args)
+    images = {
+        name: Renderer(variables, config, name).render(scene, args.resolution)
+        for name in PRECISIONS
+    }
+    print("precision  relative error of log10(1 + radiance)  PSNR of clipped radiance, dB")
+    for name, image in images.items():
+        error, psnr = compare(image, images["fp32"])
+        print(f"{name:<11}{error:>36.2e}{psnr:>31.1f}")
+
+
+def compare(image: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """Relative L2 error in log space, and PSNR in dB of radiance clipped to [0, 1]."""
+    log_image, log_reference = (np.log10(1 + np.float64(x)) for x in (image, reference))
+    error = np.linalg.norm(log_image - log_reference) / np.linalg.norm(log_reference)
+    return error, clipped_psnr(image, reference)
+
+
+def _network(args):
+    if args.checkpoint:
+        network = load_pretrained(args.checkpoint)
+        return network.variables, network.config
+    config = VARIANTS[args.variant]
+    return random_variables(config, seed=0), config
+
+
+if __name__ == "__main__":
+    run_command_line(main)

@@ -1,0 +1,140 @@
+"""Checkpoints of a run: what to render with, and what a resumed run needs besides.
+
+WORKDIR/config.json                         the network's configuration
+WORKDIR/training_config.json                the run's
+WORKDIR/checkpoints/STEP/variables          parameters (averaged ones, if there are), constants
+WORKDIR/checkpoints/STEP/training           the rest of the `TrainState`
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from rf_jax.errors import InputError
+from rf_jax.files import atomic_path
+from rf_jax.training.config import TrainingConfig
+from rf_jax.training.steps import TrainState
+from rf_jax.weights.checkpoint import CHECKPOINTS_NAME, CONFIG_NAME, VARIABLES_NAME
+
+TRAINING_NAME = "training"
+BEST_METRIC = "psnr"
+
+
+class TrainCheckpoints:
+    """Saves in the background; keeps the last few and the best by validation PSNR."""
+
+    def __init__(self, workdir: Path, config: TrainingConfig):
+        """Opens or makes WORKDIR/checkpoints; process 0 writes WORKDIR/config.json."""
+        self._workdir = workdir
+        if jax.process_index() == 0:
+            with atomic_path(workdir / CONFIG_NAME) as path:
+                path.write_text(json.dumps(config.model.to_dict(), indent=2) + "\n")
+        keep = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(config.keep_last),
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            (workdir / CHECKPOINTS_NAME).resolve(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep, cleanup_tmp_directories=True
+            ),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """The last whole checkpoint's."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+        """Copies the state and begins to write it.
+
+        Raises:
+          InputError: this or the last checkpoint could not be written.
+        """
+        step = int(state.step)
+        items = ocp.args.Composite(
+            **{
+                VARIABLES_NAME: ocp.args.StandardSave(state.variables),
+                TRAINING_NAME: ocp.args.StandardSave(_rest(state)),
+            }
+        )
+        with self._reporting():
+            self._manager.save(step, args=items, metrics=metrics, force=True)
+
+    def wait(self) -> None:
+        """Until all is written; errors as of `save`."""
+        with self._reporting():
+            self._manager.wait_until_finished()
+
+    def restore(self, state: Any) -> TrainState:
+        """The last state.
+
+        Args:
+          state: a `TrainState` of `jax.ShapeDtypeStruct` with shardings.
+
+        Raises:
+          InputError: the checkpoint is damaged or of another network.
+        """
+        step = self.latest_step
+        items = ocp.args.Composite(
+            **{
+                VARIABLES_NAME: ocp.args.StandardRestore(state.variables),
+                TRAINING_NAME: ocp.args.StandardRestore(_rest(state)),
+            }
+        )
+        try:
+            restored = self._manager.restore(step, args=items)
+        except Exception as error:  # of Orbax, TensorStore or the file system, in many types
+            reason = " ".join(str(error).split())[:300]
+            folder = self._workdir / CHECKPOINTS_NAME / str(step)
+            raise InputError(
+                f"{folder}: cannot be resumed from: {reason}; remove that folder to continue from "
+                "the one before it"
+            ) from error
+        variables, rest = restored[VARIABLES_NAME], restored[TRAINING_NAME]
+        params = rest.pop("params", variables["params"])
+        ema = None if state.ema is None else variables["params"]
+        return TrainState(params=params, ema=ema, constants=variables["constants"], **rest)
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def _reporting(self):
+        return _Reporting(self._workdir)
+
+
+class _Reporting:
+    """Failed writes, in many types, as one line."""
+
+    def __init__(self, workdir: Path):
+        self._workdir = workdir
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, Exception) and not isinstance(error, InputError):
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{self._workdir / CHECKPOINTS_NAME}: a checkpoint cannot be written ({reason}); "
+                "free disk space and start again: the run continues from the last whole one"
+            ) from error
+
+
+def _rest(state: Any) -> dict[str, Any]:
+    """What is not in `state.variables`."""
+    rest = {
+        name: getattr(state, name)
+        for name in ("step", "opt_state", "nonfinite", "nonfinite_in_a_row", "skipped_scenes")
+    }
+    return rest if state.ema is None else rest | {"params": state.params}

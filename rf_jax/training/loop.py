@@ -1,0 +1,306 @@
+"""Training: everything joined by `train_and_evaluate`."""
+
+import collections
+import dataclasses
+import functools
+import logging
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from rf_jax.errors import InputError, prefix_errors
+from rf_jax.files import atomic_path
+from rf_jax.images.lpips import Perceptual
+from rf_jax.models import RenderFormer, init_variables
+from rf_jax.structs import Batch
+from rf_jax.training.checkpoints import TrainCheckpoints
+from rf_jax.training.config import TrainingConfig, parse_training_config, save_or_compare
+from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
+from rf_jax.training.optim import make_optimizer, make_schedule
+from rf_jax.training.sharding import (
+    batch_sharding,
+    make_mesh,
+    replicated,
+    state_shardings,
+    to_devices,
+)
+from rf_jax.training.steps import (
+    COMPUTE_TYPES,
+    Distance,
+    TrainState,
+    create_train_state,
+    init_rng,
+    make_eval_step,
+    make_model,
+    make_train_step,
+)
+from rf_jax.training.watcher import Watcher, git_revision, measure_product_rate
+from rf_jax.weights.warm_start import warm_start, warm_start_leniently
+
+STEPS_IN_FLIGHT = 2
+"""Metrics are read this many steps late, so that the device never waits for the host."""
+
+
+def train_and_evaluate(
+    config: TrainingConfig | ConfigDict | Mapping[str, Any],
+    workdir: str | Path,
+    devices: list[jax.Device] | None = None,
+) -> TrainState:
+    """Trains until `total_steps`, or until SIGTERM; continues the run that `workdir` holds.
+
+    Args:
+      config: of the run (see `TrainingConfig`).
+      workdir: for checkpoints, event files and configurations; made if missing.
+      devices: to train on; None: all.
+
+    Returns:
+      the last state, on the devices.
+
+    Raises:
+      InputError: a bad configuration, data, weights or workdir; too many unusable files; too many
+        steps in a row without a finite gradient; a checkpoint that cannot be written.
+    """
+    if not isinstance(config, TrainingConfig):
+        config = parse_training_config(config)
+    run = Run(config, Path(workdir), devices)
+    try:
+        return run.train()
+    finally:
+        run.close()
+
+
+class Run:
+    """One run: its mesh, compiled steps, data and files."""
+
+    def __init__(
+        self, config: TrainingConfig, workdir: Path, devices: list[jax.Device] | None = None
+    ):
+        self.config, self.workdir = config, workdir
+        self.mesh = make_mesh(config.fsdp, config.batch_size // config.accumulation_steps, devices)
+        self.files = tuple(find_training_files(config, "train"))
+        self.perceptual = None
+        if config.lpips_weight:
+            dtype = jnp.dtype(COMPUTE_TYPES[config.precision]).name
+            self.perceptual = Perceptual(config.lpips_weights, dtype)
+        if jax.process_index() == 0:
+            save_or_compare(config, workdir)
+            self._save_revision()
+        self.checkpoints = TrainCheckpoints(workdir, config)
+        distance, self._perceptual_params = None, None
+        if self.perceptual is not None:
+            distance = self.perceptual.distance
+            self._perceptual_params = jax.device_put(self.perceptual.params, replicated(self.mesh))
+        self.steps = compile_steps(config, self.mesh, make_model(config, self.mesh), distance)
+        self.state = self._first_state()
+        start = int(self.state.step)
+        rate = self.mesh.size * measure_product_rate(config, COMPUTE_TYPES[config.precision])
+        self.watcher = Watcher(workdir, config, start, rate)
+        loader = SceneLoader(self.files, config, training=True)
+        shard = jax.process_index(), jax.process_count()
+        self.stream = BatchStream(loader, config.batch_size, start, config.total_steps, shard)
+        self.validation_files = tuple(
+            find_training_files(config, "val")[: config.validation_scenes]
+        )
+        if not self.validation_files:
+            logging.warning("no validation: %s has no scenes of a val split", config.data.path)
+
+    def train(self) -> TrainState:
+        """The loop."""
+        pending: collections.deque = collections.deque()
+        step = int(self.state.step)
+        with _StopSignal() as stop:
+            while step < self.config.total_steps and not stop.at(step):
+                start = time.perf_counter()
+                batch = next(self.stream)
+                self.watcher.advance(time.perf_counter() - start)
+                rows = to_devices(batch, self.mesh)
+                self.state, metrics = self.steps.train(self.state, rows, self._perceptual_params)
+                step += 1
+                pending.append((step, metrics, batch.file))
+                # A resumed run does not report again what is before its checkpoint.
+                self._report_all_but(0 if self._saves_at(step) else STEPS_IN_FLIGHT, pending)
+                self._at_intervals(step, rows)
+        self._report_all_but(0, pending)
+        if self.checkpoints.latest_step != step:
+            self.checkpoints.save(self.state)
+        self.checkpoints.wait()
+        return self.state
+
+    def close(self) -> None:
+        for part in ("stream", "watcher", "checkpoints"):
+            if hasattr(self, part):
+                getattr(self, part).close()
+
+    def validate(self) -> tuple[dict[str, float], Any]:
+        """Means over the validation scenes, and images of the first."""
+        loader = SceneLoader(self.validation_files, self.config, training=False)
+        batch_size = self.config.batch_size
+        batches = -(-len(self.validation_files) // batch_size)
+        shard = jax.process_index(), jax.process_count()
+        stream = BatchStream(loader, batch_size, 0, batches, shard)
+        totals: collections.Counter[str] = collections.Counter()
+        images = None
+        try:
+            for batch in stream:
+                sums, pair = self.steps.evaluate(
+                    self.state.variables, to_devices(batch, self.mesh), self._perceptual_params
+                )
+                totals.update({name: float(value) for name, value in sums.items()})
+                images = images or jax.tree.map(np.asarray, pair)
+        finally:
+            stream.close()
+        scenes = totals.pop("scenes")
+        return {name: total / scenes for name, total in totals.items()}, images
+
+    def _first_state(self) -> TrainState:
+        if self.checkpoints.latest_step is not None:
+            return self.checkpoints.restore(self.steps.abstract_state)
+        if self.config.init_from is None:
+            return self.steps.init()
+        return self.steps.create(self._warm_start())
+
+    def _warm_start(self) -> dict[str, Any]:
+        config = self.config
+        fresh = functools.partial(init_variables, config.model, init_rng(config.seed))
+        with prefix_errors("config.init_from"):
+            if config.init_lenient:
+                return warm_start_leniently(config.init_from, config.model, fresh)
+            return warm_start(config.init_from, config.model)
+
+    def _validates_at(self, step: int) -> bool:
+        due = step % self.config.validate_every_steps == 0 or step == self.config.total_steps
+        return due and bool(self.validation_files)
+
+    def _saves_at(self, step: int) -> bool:
+        return step % self.config.checkpoint_every_steps == 0 or self._validates_at(step)
+
+    def _at_intervals(self, step: int, rows: Batch) -> None:
+        metrics = None
+        if self._validates_at(step):
+            metrics, images = self.validate()
+            self.watcher.validation(step, metrics)
+            self.watcher.images("validation", step, *images)
+        if step % self.config.image_every_steps == 0:
+            _, images = self.steps.evaluate(self.state.variables, rows, self._perceptual_params)
+            self.watcher.images("train", step, *jax.tree.map(np.asarray, images))
+        if self._saves_at(step):
+            self.checkpoints.save(self.state, metrics)
+
+    def _report_all_but(self, count: int, pending: collections.deque) -> None:
+        while len(pending) > count:
+            self._report(*pending.popleft())
+
+    def _report(self, step: int, metrics: dict[str, jax.Array], files: np.ndarray) -> None:
+        """Reads the metrics of a finished step; stops the run when they are hopeless."""
+        config = self.config
+        logged = step % config.log_every_steps == 0 or step == config.total_steps
+        bad = int(metrics["nonfinite_in_a_row"])
+        if bad:
+            names = ", ".join(str(self.files[i]) for i in files)
+            logging.warning("step %d skipped: its gradient is not finite (%s)", step, names)
+        if bad > config.max_nonfinite_in_a_row:
+            raise InputError(
+                f"step {step}: {bad} steps in a row had no finite gradient; the last batch: {names}"
+                "; check these files, or lower config.learning_rate"
+            )
+        if logged:
+            values = {name: float(value) for name, value in metrics.items()}
+            self._check_skipped(step, int(values["skipped_scenes"]))
+            self.watcher.training(step, values)
+
+    def _check_skipped(self, step: int, skipped: int) -> None:
+        limit = self.config.data.max_skipped_fraction
+        read = step * self.config.batch_size + skipped
+        if skipped > limit * read:
+            raise InputError(
+                f"{self.config.data.path}: {skipped} of {read} files read were unusable, more than "
+                f"config.data.max_skipped_fraction={limit}; the warnings above name them"
+            )
+
+    def _save_revision(self) -> None:
+        with atomic_path(self.workdir / "revision.txt") as path:
+            path.write_text(git_revision() + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The compiled functions of a run.
+
+    Attributes:
+      init: () -> the first state, of fresh variables.
+      create: variables -> the first state.
+      train: `make_train_step`'s; its state is donated.
+      evaluate: `make_eval_step`'s.
+      abstract_state: shapes, types and shardings of the state.
+    """
+
+    init: Callable
+    create: Callable
+    train: Callable
+    evaluate: Callable
+    abstract_state: TrainState
+
+
+def compile_steps(
+    config: TrainingConfig, mesh: Mesh, model: RenderFormer, perceptual: Distance | None
+) -> Steps:
+    """Compiles a run for a mesh; states live as `state_shardings` says, batches in rows."""
+    tx = make_optimizer(config)
+    create = functools.partial(create_train_state, config, tx)
+
+    def init():
+        return create(init_variables(config.model, init_rng(config.seed)))
+
+    abstract = jax.eval_shape(init)
+    shardings = state_shardings(mesh, abstract)
+    whole, rows = replicated(mesh), batch_sharding(mesh)
+    return Steps(
+        init=jax.jit(init, out_shardings=shardings),
+        create=jax.jit(create, out_shardings=shardings),
+        train=jax.jit(
+            make_train_step(config, model, tx, make_schedule(config), perceptual),
+            in_shardings=(shardings, rows, whole),
+            out_shardings=(shardings, whole),
+            donate_argnums=0,
+        ),
+        evaluate=jax.jit(
+            make_eval_step(config, model, perceptual),
+            in_shardings=(shardings.variables, rows, whole),
+            out_shardings=whole,
+        ),
+        abstract_state=jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+        ),
+    )
+
+
+class _StopSignal:
+    """Turns SIGTERM into a question that all processes answer alike, at the same step."""
+
+    def __enter__(self):
+        self._asked = False
+        if jax.process_count() == 1:
+            self._previous = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_):
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def at(self, step: int) -> bool:
+        """Whether to stop before step number `step`."""
+        if jax.process_count() == 1:
+            return self._asked
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def _ask(self, *_):
+        self._asked = True

@@ -1,0 +1,57 @@
+"""The optimizer: AdamW or Muon with clipping, and its schedule."""
+
+import jax
+import optax
+from optax import contrib
+
+from rf_jax.training.config import TrainingConfig
+
+
+def make_schedule(config: TrainingConfig) -> optax.Schedule:
+    """Linear warm-up from 0, a cosine, and its last value from then on (no restart)."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=config.warmup_steps + config.cosine_steps,
+        end_value=config.learning_rate * config.final_learning_rate_factor,
+    )
+
+
+def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
+    """Clipping and AdamW or Muon with a learning rate of -1: the step multiplies by the schedule.
+
+    So the schedule follows the step also where steps are skipped, as published. Muon (Jordan 2024)
+    takes the layers' matrices, its updates as large as AdamW's (arXiv 2502.16982, section 2.2);
+    the first and last layers, norms and tokens have AdamW.
+    """
+    mask = None if config.decay == "all" else is_matrix
+    clip = optax.clip_by_global_norm(config.grad_clip_norm)
+    if config.optimizer == "muon":
+        muon = contrib.muon(
+            1.0,
+            weight_decay=config.weight_decay,
+            weight_decay_mask=mask,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=_layer_matrices,
+        )
+        return optax.chain(clip, muon)
+    return optax.chain(
+        clip,
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(config.weight_decay, mask),
+        optax.scale(-1.0),
+    )
+
+
+def _layer_matrices(params):
+    """Input and output axis of the kernels that are stacked over the layers; None elsewhere."""
+    numbers = contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: numbers if path[-1].key == "kernel" and x.ndim == 3 else None, params
+    )
+
+
+def is_matrix(params):
+    """True for kernels; norms, biases and tokens are stacked too, so their rank does not tell."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -1,0 +1,278 @@
+"""The state of a training run, and the compiled steps that change and judge it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from rf_jax.attention import get_attention_fn
+from rf_jax.attention.performer import redraw_projections
+from rf_jax.images.metrics import psnr, ssim
+from rf_jax.images.radiance import display, log_radiance
+from rf_jax.models import RenderFormer
+from rf_jax.structs import Batch
+from rf_jax.training.config import TrainingConfig
+from rf_jax.training.losses import PerceptualFn, training_loss
+from rf_jax.training.sharding import shard_attention
+
+INIT_STREAM, REDRAW_STREAM = 0, 1
+"""Independent random streams of a run's seed."""
+
+COMPUTE_TYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
+
+
+@struct.dataclass
+class TrainState:
+    """All that a step reads and writes, and a resumed run needs.
+
+    The data position and the random streams are functions of `step` and the configured seed.
+
+    Attributes:
+      step: batches seen, [] int32.
+      params: trained, float32.
+      constants: RoPE frequencies, random projections.
+      opt_state: of the optimizer.
+      ema: averaged params; None without averaging.
+      nonfinite: steps skipped for a gradient that is not finite, [] int32.
+      nonfinite_in_a_row: the last of them, [] int32.
+      skipped_scenes: unusable files met, [] int32.
+    """
+
+    step: jax.Array
+    params: Any
+    constants: Any
+    opt_state: Any
+    ema: Any
+    nonfinite: jax.Array
+    nonfinite_in_a_row: jax.Array
+    skipped_scenes: jax.Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What to render with."""
+        params = self.params if self.ema is None else self.ema
+        return {"params": params, "constants": self.constants}
+
+
+def make_model(config: TrainingConfig, mesh: Mesh, dtype: Any = None) -> RenderFormer:
+    """The network on a mesh, in the run's compute type or in `dtype`."""
+
+    def attention(name):
+        # Performer is a module of plain XLA, which splits by itself.
+        return None if name == "performer" else shard_attention(get_attention_fn(name), mesh)
+
+    return RenderFormer(
+        config.model,
+        dtype or COMPUTE_TYPES[config.precision],
+        attention(config.model.view_independent_attention),
+        attention(config.model.view_dependent_attention),
+        remat=config.remat,
+    )
+
+
+def init_rng(seed: int) -> jax.Array:
+    """The key that a run's fresh variables are drawn with."""
+    return jax.random.fold_in(jax.random.key(seed), INIT_STREAM)
+
+
+def create_train_state(
+    config: TrainingConfig, tx: optax.GradientTransformation, variables: dict[str, Any]
+) -> TrainState:
+    """The state before the first step."""
+    params = variables["params"]
+
+    def zero():
+        return jnp.zeros((), jnp.int32)
+
+    return TrainState(
+        step=zero(),
+        params=params,
+        constants=variables.get("constants", {}),
+        opt_state=tx.init(params),
+        ema=jax.tree.map(jnp.copy, params) if config.ema_decay else None,
+        nonfinite=zero(),
+        nonfinite_in_a_row=zero(),
+        skipped_scenes=zero(),
+    )
+
+
+def predict(model: RenderFormer, variables: dict[str, Any], batch: Batch, resolution: int):
+    """log10(1 + radiance) [B, V, H, H, 3] of the views of a batch.
+
+    The rigid motion moves what the view-independent stage sees. In camera space the views see the
+    scene as it was: there the motion cancels.
+    """
+
+    def move(points, translation):
+        # Written as a sum: a float32 product on every device.
+        turned = (batch.rotation[:, None, None] * points[..., None, :]).sum(-1)
+        return turned + translation[:, None, None]
+
+    tokens = batch.tokens
+    scene = tokens.replace(
+        triangles=move(tokens.triangles, batch.translation),
+        vertex_normals=move(tokens.vertex_normals, jnp.zeros_like(batch.translation)),
+    )
+    encoding = model.apply(variables, scene, method=RenderFormer.encode_scene)
+    cameras = batch.camera_to_world
+    if model.config.turn_to_cam_coord:
+        encoding = encoding.replace(triangles=tokens.triangles)
+    else:
+        cameras = _move_cameras(cameras, batch)
+    side = batch.images.shape[2]
+    crop = None if side == resolution else (batch.crop_origin, side)
+    image, _ = model.apply(
+        variables,
+        encoding,
+        cameras,
+        batch.fov_degrees,
+        resolution,
+        crop,
+        method=RenderFormer.render_view,
+    )
+    return image
+
+
+def _move_cameras(cameras, batch):
+    motion = jnp.zeros((*batch.translation.shape[:-1], 4, 4), cameras.dtype)
+    motion = motion.at[:, :3, :3].set(batch.rotation).at[:, :3, 3].set(batch.translation)
+    motion = motion.at[:, 3, 3].set(1.0)
+    return jnp.einsum("bij,bvjk->bvik", motion, cameras, precision=jax.lax.Precision.HIGHEST)
+
+
+Distance = Callable[[Any, jax.Array, jax.Array], jax.Array]
+"""(weights, a, b) -> distances; the weights are an argument, so that no program contains them."""
+
+
+def make_loss_fn(config: TrainingConfig, model: RenderFormer, perceptual: Distance | None):
+    """loss_fn(params, constants, batch, perceptual_params) -> loss, (terms, PSNR)."""
+
+    def loss_fn(params, constants, batch, perceptual_params):
+        variables = {"params": params, "constants": constants}
+        prediction = predict(model, variables, batch, config.data.resolution)
+        radiance = batch.images.astype(prediction.dtype)
+        distance = _bind(perceptual, perceptual_params)
+        loss, terms = training_loss(prediction, radiance, distance, config.lpips_weight)
+        decibels = psnr(jax.lax.stop_gradient(prediction), log_radiance(radiance)).mean()
+        return loss, terms | {"loss": loss, "psnr": decibels}
+
+    return loss_fn
+
+
+def _bind(perceptual, params) -> PerceptualFn | None:
+    return perceptual and (lambda a, b: perceptual(params, a, b))
+
+
+def make_train_step(
+    config: TrainingConfig,
+    model: RenderFormer,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    perceptual: Distance | None = None,
+):
+    """train_step(state, batch, perceptual_params) -> state, metrics; to be jitted.
+
+    A gradient that is not finite leaves parameters, optimizer and average as they were.
+    """
+    gradient = _make_gradient(config, make_loss_fn(config, model, perceptual))
+
+    def train_step(state: TrainState, batch: Batch, perceptual_params: Any):
+        if config.performer_redraw_every_steps:
+            state = _redraw(config, state)
+        grads, metrics = gradient(state, batch, perceptual_params)
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+        learning_rate = schedule(state.step)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates = jax.tree.map(lambda u: (learning_rate * u).astype(u.dtype), updates)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            ema = optax.incremental_update(params, ema, 1 - config.ema_decay)
+        new = state.replace(params=params, opt_state=opt_state, ema=ema)
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        new = new.replace(
+            step=state.step + 1,
+            nonfinite=state.nonfinite + ~finite,
+            nonfinite_in_a_row=jnp.where(finite, 0, state.nonfinite_in_a_row + 1),
+            skipped_scenes=state.skipped_scenes + batch.skipped.sum(),
+        )
+        metrics |= {
+            "gradient_norm": norm,
+            "learning_rate": learning_rate,
+            "triangles": batch.tokens.num_triangles.mean(),
+            "nonfinite_steps": new.nonfinite,
+            "nonfinite_in_a_row": new.nonfinite_in_a_row,
+            "skipped_scenes": new.skipped_scenes,
+        }
+        return new, metrics
+
+    return train_step
+
+
+def _redraw(config: TrainingConfig, state: TrainState) -> TrainState:
+    rng = jax.random.fold_in(jax.random.key(config.seed), REDRAW_STREAM)
+    rng = jax.random.fold_in(rng, state.step)
+    due = (state.step > 0) & (state.step % config.performer_redraw_every_steps == 0)
+    constants = jax.lax.cond(
+        due, lambda c: redraw_projections(c, rng), lambda c: c, state.constants
+    )
+    return state.replace(constants=constants)
+
+
+def _make_gradient(config: TrainingConfig, loss_fn):
+    """gradient(state, batch, perceptual_params): means over the parts of the batch."""
+    parts = config.accumulation_steps
+
+    def gradient(state, batch, perceptual_params):
+        def part_gradient(part):
+            grad_fn = jax.grad(loss_fn, has_aux=True)
+            return grad_fn(state.params, state.constants, part, perceptual_params)
+
+        if parts == 1:
+            return part_gradient(batch)
+
+        # Row r goes to part r % parts: each device keeps the rows it has.
+        split = jax.tree.map(
+            lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
+        )
+        zeros = jax.eval_shape(part_gradient, jax.tree.map(lambda x: x[0], split))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), zeros)
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, part_gradient(part)), None
+
+        total, _ = jax.lax.scan(add, zeros, split)
+        return jax.tree.map(lambda x: x / parts, total)
+
+    return gradient
+
+
+def make_eval_step(config: TrainingConfig, model: RenderFormer, perceptual: Distance | None):
+    """eval_step(variables, batch, perceptual_params) -> sums over scenes, images.
+
+    LPIPS compares display values, as the loss does. The images are log10(1 + radiance), predicted
+    and true, [B, H, H, 3]: each scene's first view.
+    """
+
+    def eval_step(variables, batch: Batch, perceptual_params):
+        prediction = predict(model, variables, batch, config.data.resolution)
+        target = log_radiance(batch.images.astype(prediction.dtype))
+        values = {
+            "l1": jnp.abs(prediction - target).mean((2, 3, 4)),
+            "psnr": psnr(prediction, target),
+            "ssim": ssim(prediction, target),
+        }
+        if perceptual is not None:
+            flat = (display(x).reshape(-1, *x.shape[2:]) for x in (prediction, target))
+            distances = perceptual(perceptual_params, *flat)
+            values["lpips"] = distances.reshape(values["l1"].shape)
+        sums = {name: (value.mean(1) * batch.weight).sum() for name, value in values.items()}
+        images = prediction[:, 0].astype(jnp.float32), target[:, 0].astype(jnp.float32)
+        return sums | {"scenes": batch.weight.sum()}, images
+
+    return eval_step

@@ -1,0 +1,1 @@
+"""Weights on disk: checkpoints, published files, and the conversion between them."""

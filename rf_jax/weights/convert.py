@@ -1,0 +1,287 @@
+"""Weights between PyTorch's names and layouts and this network's, both ways, strictly.
+
+A `Rule` ties one PyTorch tensor to one leaf of the Flax variables, or to one layer of a leaf:
+transformer layers are stacked along a leading axis. The rules follow from the configuration, so a
+checkpoint must hold exactly their tensors.
+
+PyTorch layouts: Linear [out, in], Conv [out, in, kh, kw], ConvTranspose [in, out, kh, kw].
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from rf_jax.errors import InputError
+from rf_jax.models import RenderFormerConfig, init_variables
+
+Transform = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
+"""PyTorch to Flax, and back."""
+
+_SAME: Transform = (lambda x: x, lambda x: x)
+_LINEAR: Transform = (np.transpose, np.transpose)
+_CONV: Transform = (lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
+_CONV_TRANSPOSE: Transform = (
+    lambda x: x.transpose(0, 2, 3, 1),
+    lambda x: x.transpose(0, 3, 1, 2),
+)
+
+PROJECTION_NAME = "fast_attention.projection_matrix"
+"""Ends the names of the Performer fork's random projections, one [r, hd] a layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One tensor: its PyTorch name, the path of its Flax leaf, its layer in the stack (or None)."""
+
+    torch_name: str
+    path: str
+    layer: int | None
+    transform: Transform
+
+
+def rules(config: RenderFormerConfig) -> list[Rule]:
+    """All tensors of a network of that configuration."""
+    return [*_view_independent_rules(config), *_view_dependent_rules(config)]
+
+
+@functools.cache
+def variable_shapes(config: RenderFormerConfig) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every Flax leaf, without allocating any."""
+    leaves = jax.eval_shape(lambda rng: _initialize(config, rng), jax.random.key(0))
+    return {path: leaf.shape for path, leaf in leaves.items()}
+
+
+def fresh_leaves(config: RenderFormerConfig, paths: Collection[str]) -> dict[str, np.ndarray]:
+    """Freshly initialised leaves of a network (path -> array); the others cost nothing."""
+
+    @jax.jit
+    def initialize(rng):
+        leaves = _initialize(config, rng)
+        return {path: leaves[path] for path in paths}
+
+    return {path: np.asarray(leaf) for path, leaf in initialize(jax.random.key(0)).items()}
+
+
+def _initialize(config, rng):
+    return traverse_util.flatten_dict(init_variables(config, rng), sep="/")
+
+
+def from_torch(tensors: Mapping[str, np.ndarray], config: RenderFormerConfig) -> dict[str, Any]:
+    """PyTorch state dict -> Flax variables, the types of the tensors kept.
+
+    Raises:
+      InputError: names every missing, unexpected and misshaped tensor, and those of a wrong type.
+    """
+    expected, shapes = rules(config), variable_shapes(config)
+    _check(tensors, {rule.torch_name: _torch_shape(rule, shapes) for rule in expected})
+    leaves: dict[str, np.ndarray] = {}
+    for rule in expected:
+        value = rule.transform[0](np.asarray(tensors[rule.torch_name]))
+        if rule.layer is None:
+            leaves[rule.path] = np.ascontiguousarray(value)
+            continue
+        if rule.layer == 0:
+            leaves[rule.path] = np.empty(shapes[rule.path], value.dtype)
+        leaf = leaves[rule.path]
+        if leaf.dtype != value.dtype:
+            raise InputError(
+                f"{rule.torch_name}: expected {leaf.dtype} as in the layers before, "
+                f"found {value.dtype}"
+            )
+        leaf[rule.layer] = value
+    return traverse_util.unflatten_dict(leaves, sep="/")
+
+
+def to_torch(variables: Mapping[str, Any], config: RenderFormerConfig) -> dict[str, np.ndarray]:
+    """The inverse of `from_torch`, bit for bit.
+
+    Raises:
+      InputError: as `check_leaves`.
+    """
+    leaves = traverse_util.flatten_dict(dict(variables), sep="/")
+    check_leaves(leaves, config)
+    tensors = {}
+    for rule in rules(config):
+        leaf = np.asarray(leaves[rule.path])
+        leaf = leaf if rule.layer is None else leaf[rule.layer]
+        tensors[rule.torch_name] = np.ascontiguousarray(rule.transform[1](leaf))
+    return tensors
+
+
+def check_leaves(leaves: Mapping[str, Any], config: RenderFormerConfig) -> None:
+    """Checks path -> array against the network.
+
+    Raises:
+      InputError: names every missing, unexpected and misshaped leaf, and those of a wrong type.
+    """
+    _check(leaves, variable_shapes(config))
+
+
+def _view_independent_rules(config: RenderFormerConfig) -> Iterator[Rule]:
+    flax = "params/view_independent"
+    yield Rule("tri_token", f"{flax}/triangle_token", None, _SAME)
+    yield Rule("reg_tokens", f"{flax}/register_tokens", None, _SAME)
+    yield from _linear("texture_encoder", f"{flax}/texture_encoder", True)
+    yield from _norm(
+        "texture_encoder_norm", f"{flax}/texture_encoder_norm", config.texture_encoder_norm_type
+    )
+    encoders = []
+    if config.use_vn_encoder:
+        encoders.append(("vn_encoding_proj", "vn_encoder_norm", "vertex_normal_encoder"))
+    if config.pe_type == "nerf":
+        encoders.append(("tri_encoding_proj", "tri_encoding_norm", "position_encoder"))
+    for linear, norm, name in encoders:
+        yield from _linear(linear, f"{flax}/{name}", True)
+        yield from _norm(norm, f"{flax}/{name}_norm", config.vn_encoder_norm_type)
+    if config.pe_type == "rope":
+        path = "constants/view_independent/rope_frequencies"
+        yield Rule("transformer.rope_emb.freqs", path, None, _SAME)
+    qk_norm = config.norm_type if config.view_indep_qk_norm else "none"
+    for i in range(config.num_layers):
+        torch, layers = f"transformer.layers.{i}", f"{flax}/layers"
+        yield from _norm(f"{torch}.query_norm", f"{layers}/attention_norm", config.norm_type, i)
+        attention = f"{torch}.multihead_attn", f"{layers}/attention"
+        yield from _self_attention(*attention, config.bias, qk_norm, i)
+        yield from _performer(*attention, config.view_independent_attention, config, i)
+        yield from _feed_forward(torch, layers, config, i)
+
+
+def _view_dependent_rules(config: RenderFormerConfig) -> Iterator[Rule]:
+    torch, flax = "view_transformer", "params/view_dependent"
+    yield Rule(f"{torch}.ray_map_patch_token", f"{flax}/ray_token", None, _SAME)
+    encoders = [("ray_map_encoder", "ray_map_encoder_norm", "ray_encoder")]
+    if config.pe_type == "nerf":
+        encoders.append(("pe_token_proj", "token_pos_pe_norm", "position_encoder"))
+    for linear, norm, name in encoders:
+        yield from _linear(f"{torch}.{linear}", f"{flax}/{name}", True)
+        yield from _norm(f"{torch}.{norm}", f"{flax}/{name}_norm", config.norm_type)
+    if config.pe_type == "rope":
+        path = "constants/view_dependent/rope_frequencies"
+        yield Rule(f"{torch}.transformer.rope_emb.freqs", path, None, _SAME)
+    for i in range(config.view_transformer_n_layers):
+        yield from _decoder_layer(f"{torch}.transformer.layers.{i}", flax, config, i)
+    if config.use_dpt_decoder:
+        yield from _dpt(f"{torch}.out_dpt", f"{flax}/decoder")
+    else:
+        yield from _linear(f"{torch}.out_proj", f"{flax}/decoder", True)
+
+
+def _decoder_layer(torch, flax, config, i) -> Iterator[Rule]:
+    bias, qk_norm = config.bias, config.norm_type if config.qk_norm else "none"
+    layers, context = f"{flax}/layers", f"{flax}/context"
+    cross = f"{torch}.multihead_attn"
+    yield from _norm(f"{torch}.query_norm", f"{layers}/cross_attention_norm", config.norm_type, i)
+    yield from _norm(f"{torch}.kv_norm", f"{context}/norm", config.norm_type, i)
+    yield from _linear(f"{cross}.q_proj", f"{layers}/cross_attention/q_proj", bias, i)
+    yield from _norm(f"{cross}.q_norm", f"{layers}/cross_attention/q_norm", qk_norm, i)
+    yield from _linear(f"{cross}.k_proj", f"{context}/k_proj", bias, i)
+    yield from _norm(f"{cross}.k_norm", f"{context}/k_norm", qk_norm, i)
+    yield from _linear(f"{cross}.v_proj", f"{context}/v_proj", bias, i)
+    yield from _linear(f"{cross}.out_proj", f"{layers}/cross_attention/out", bias, i)
+    name = config.view_dependent_attention
+    yield from _performer(cross, f"{layers}/cross_attention", name, config, i)
+    if config.view_transformer_include_self_attn:
+        norm = f"{layers}/self_attention_norm"
+        yield from _norm(f"{torch}.self_attn_norm", norm, config.norm_type, i)
+        attention = f"{torch}.self_attn", f"{layers}/self_attention"
+        yield from _self_attention(*attention, bias, qk_norm, i)
+        if not config.view_transformer_use_swin_attn:
+            yield from _performer(*attention, name, config, i)
+    yield from _feed_forward(torch, layers, config, i)
+
+
+def _self_attention(torch, flax, bias, qk_norm, i) -> Iterator[Rule]:
+    yield from _linear(f"{torch}.in_proj", f"{flax}/qkv", bias, i)
+    yield from _norm(f"{torch}.q_norm", f"{flax}/q_norm", qk_norm, i)
+    yield from _norm(f"{torch}.k_norm", f"{flax}/k_norm", qk_norm, i)
+    yield from _linear(f"{torch}.out_proj", f"{flax}/out", bias, i)
+
+
+def _feed_forward(torch, flax, config, i) -> Iterator[Rule]:
+    yield from _norm(f"{torch}.ffn_norm", f"{flax}/ffn_norm", config.norm_type, i)
+    for name in ("w1", "w2", "w3") if config.activation == "swiglu" else ("w1", "w2"):
+        yield from _linear(f"{torch}.ffn.{name}", f"{flax}/ffn/{name}", config.bias, i)
+
+
+def _dpt(torch, flax) -> Iterator[Rule]:
+    for i in range(4):
+        yield from _conv(f"{torch}.projects.{i}", f"{flax}/project{i}")
+        scratch = f"{torch}.scratch"
+        yield from _conv(f"{scratch}.layer{i + 1}_rn", f"{flax}/level{i}", has_bias=False)
+        torch_fusion, fusion = f"{scratch}.refinenet{i + 1}", f"{flax}/fusion{i}"
+        yield from _conv(f"{torch_fusion}.out_conv", f"{fusion}/out")
+        units = {"resConvUnit1": "level_unit", "resConvUnit2": "unit"}
+        if i == 3:
+            del units["resConvUnit1"]
+        for torch_unit, unit in units.items():
+            for conv in ("conv1", "conv2"):
+                yield from _conv(f"{torch_fusion}.{torch_unit}.{conv}", f"{fusion}/{unit}/{conv}")
+    for i, transform in ((0, _CONV_TRANSPOSE), (1, _CONV_TRANSPOSE), (3, _CONV)):
+        yield from _conv(f"{torch}.resize_layers.{i}", f"{flax}/resample{i}", True, transform)
+    heads = {"output_conv1": "head1", "output_conv2.0": "head2", "output_conv2.2": "head3"}
+    for torch_head, head in heads.items():
+        yield from _conv(f"{torch}.scratch.{torch_head}", f"{flax}/{head}")
+
+
+def _linear(torch, flax, has_bias, layer=None) -> Iterator[Rule]:
+    yield Rule(f"{torch}.weight", f"{flax}/kernel", layer, _LINEAR)
+    if has_bias:
+        yield Rule(f"{torch}.bias", f"{flax}/bias", layer, _SAME)
+
+
+def _conv(torch, flax, has_bias=True, transform=_CONV) -> Iterator[Rule]:
+    yield Rule(f"{torch}.weight", f"{flax}/kernel", None, transform)
+    if has_bias:
+        yield Rule(f"{torch}.bias", f"{flax}/bias", None, _SAME)
+
+
+def _norm(torch, flax, norm_type, layer=None) -> Iterator[Rule]:
+    if norm_type == "none":
+        return
+    yield Rule(f"{torch}.weight", f"{flax}/scale", layer, _SAME)
+    if norm_type == "layer_norm":
+        yield Rule(f"{torch}.bias", f"{flax}/bias", layer, _SAME)
+
+
+def _performer(torch, flax, name, config, layer) -> Iterator[Rule]:
+    """The variables of an attention called "performer"; the fork has no temperature."""
+    if name != "performer":
+        return
+    constants = flax.replace("params/", "constants/", 1)
+    yield Rule(f"{torch}.{PROJECTION_NAME}", f"{constants}/performer/projection", layer, _SAME)
+    if config.performer_temperature:
+        yield Rule(f"{torch}.temperature", f"{flax}/performer/temperature", layer, _SAME)
+
+
+def _torch_shape(rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    shape = shapes[rule.path] if rule.layer is None else shapes[rule.path][1:]
+    return rule.transform[1](np.broadcast_to(np.float32(0), shape)).shape
+
+
+def _check(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """One error for all that is wrong with arrays that should have these names and shapes."""
+    problems = {
+        "missing": sorted(expected.keys() - arrays.keys()),
+        "unexpected": sorted(arrays.keys() - expected.keys()),
+        "misshaped": [
+            f"{name}: expected {shape}, found {tuple(arrays[name].shape)}"
+            for name, shape in expected.items()
+            if name in arrays and tuple(arrays[name].shape) != shape
+        ],
+        "not floating-point": [
+            f"{name}: {arrays[name].dtype}"
+            for name in expected
+            if name in arrays and not jnp.issubdtype(arrays[name].dtype, jnp.floating)
+        ],
+    }
+    text = "; ".join(
+        f"{len(names)} {kind}: {', '.join(names)}" for kind, names in problems.items() if names
+    )
+    if text:
+        raise InputError(f"the weights do not fit the configuration: {text}")

@@ -1,0 +1,150 @@
+"""Weights from wherever they are: our checkpoints, Hugging Face folders, the Performer fork."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from rf_jax.attention import parse_attention
+from rf_jax.errors import InputError, prefix_errors
+from rf_jax.files import atomic_path
+from rf_jax.models import RenderFormerConfig
+from rf_jax.weights import convert
+from rf_jax.weights.checkpoint import CONFIG_NAME, is_checkpoint, load_checkpoint, load_config_json
+from rf_jax.weights.torch_files import (
+    read_pt,
+    read_safetensors,
+    resolve_model_folder,
+    write_safetensors,
+)
+
+WEIGHTS_NAME = "model.safetensors"
+
+
+class Pretrained(NamedTuple):
+    """A network as it was read.
+
+    Attributes:
+      variables: NumPy arrays in the types of the file.
+      config: the network's configuration.
+      values: the flat `config.json` that says it, keys of other programs included.
+    """
+
+    variables: dict[str, Any]
+    config: RenderFormerConfig
+    values: dict[str, Any]
+
+
+def load_pretrained(source: str | Path, model_config: str | Path | None = None) -> Pretrained:
+    """Reads a network.
+
+    Args:
+      source: a checkpoint folder of ours, a Hugging Face folder (`config.json` and
+        `model.safetensors`), a hub id such as `microsoft/renderformer-v1-base`, or a `.pt` file.
+      model_config: the `config.json` of a `.pt` file, which has none inside.
+
+    Raises:
+      InputError: one line that says what is missing, malformed or does not fit.
+    """
+    path = Path(source)
+    if path.suffix == ".pt":
+        if model_config is None:
+            raise InputError(f"{path}: a .pt file holds no configuration; give --model_config")
+        tensors = read_pt(path)
+        values = load_config_json(Path(model_config)) | _fork_attention(tensors)
+        return _from_torch(tensors, values, path, Path(model_config))
+    if model_config is not None:
+        raise InputError(f"--model_config belongs to .pt files; {source} has its own")
+    if is_checkpoint(path):
+        variables, values = load_checkpoint(path)
+        config = _parse(values, path / CONFIG_NAME)
+        with prefix_errors(str(path)):
+            convert.check_leaves(traverse_util.flatten_dict(variables, sep="/"), config)
+        return Pretrained(variables, config, values)
+    folder = resolve_model_folder(source)
+    values = load_config_json(folder / CONFIG_NAME)
+    weights = folder / WEIGHTS_NAME
+    return _from_torch(read_safetensors(weights), values, weights, folder / CONFIG_NAME)
+
+
+def _from_torch(tensors, values, weights_path: Path, config_path: Path) -> Pretrained:
+    config = _parse(values, config_path)
+    with prefix_errors(str(weights_path)):
+        return Pretrained(convert.from_torch(tensors, config), config, values)
+
+
+def save_hugging_face_folder(
+    folder: str | Path, variables: dict[str, Any], values: dict[str, Any]
+) -> None:
+    """Writes `model.safetensors` and `config.json` as the PyTorch project reads them.
+
+    Args:
+      folder: made if missing; each file appears whole or not at all.
+      variables, values: as of `load_pretrained`.
+
+    Raises:
+      InputError: variables that do not fit the configuration, a folder that cannot be written.
+    """
+    folder = Path(folder)
+    tensors = convert.to_torch(variables, _parse(values, CONFIG_NAME))
+    write_safetensors(folder / WEIGHTS_NAME, tensors)
+    with atomic_path(folder / CONFIG_NAME) as path:
+        path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def with_attention(
+    variables: dict[str, Any], config: RenderFormerConfig, attention: str
+) -> tuple[dict[str, Any], RenderFormerConfig]:
+    """The same network with other attention functions.
+
+    Args:
+      variables, config: a network.
+      attention: a name for both stages, or "first,second".
+
+    Returns:
+      Variables and configuration. Random projections that the new attention lacks are drawn (from
+      a fixed key); those it does not need are left out.
+
+    Raises:
+      InputError: an unknown name, or weights with a learned temperature that would be lost.
+    """
+    first, second = parse_attention(attention)
+    config = dataclasses.replace(
+        config, view_independent_attention=first, view_dependent_attention=second
+    )
+    leaves = traverse_util.flatten_dict(variables, sep="/")
+    expected = convert.variable_shapes(config)
+    lost = [path for path in leaves.keys() - expected.keys() if path.startswith("params/")]
+    if lost:
+        raise InputError(
+            f"attention: {attention} does not read the learned {', '.join(sorted(lost))}; "
+            "use the attention that these weights were trained with"
+        )
+    leaves = {path: leaf for path, leaf in leaves.items() if path in expected}
+    leaves |= convert.fresh_leaves(config, expected.keys() - leaves.keys())
+    return traverse_util.unflatten_dict(leaves, sep="/"), config
+
+
+def _fork_attention(tensors) -> dict[str, Any]:
+    """The configuration that the Performer fork's projections imply; its files do not say."""
+    for name, tensor in tensors.items():
+        if name.endswith(convert.PROJECTION_NAME):
+            return {
+                "view_independent_attention": "performer",
+                "performer_features": len(np.atleast_1d(tensor)),
+            }
+    return {}
+
+
+def _parse(values: dict[str, Any], path: str | Path) -> RenderFormerConfig:
+    with prefix_errors(str(path)):
+        return RenderFormerConfig.from_dict(values)
+
+
+def num_parameters(variables: dict[str, Any]) -> int:
+    """All numbers of the variables, RoPE frequencies included."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables))

@@ -1,0 +1,79 @@
+"""Evaluation: metrics of known images, and the command as a whole."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from rf_jax import evaluate
+from rf_jax.images.files import load_png
+from rf_jax.images.lpips import Perceptual
+from rf_jax.weights.checkpoint import save_checkpoint
+
+
+@pytest.fixture
+def weights(config, variables, tmp_path):
+    save_checkpoint(tmp_path / "weights", variables, config.to_dict())
+    return tmp_path / "weights"
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr("sys.argv", ["evaluate", *map(str, arguments)])
+    evaluate.main()
+    return capsys.readouterr().out
+
+
+def test_perfect_and_noisy_images(lpips_weights):
+    rng = np.random.default_rng(0)
+    target = rng.uniform(0, 4, (2, 16, 16, 3)).astype(np.float32)
+    perceptual = Perceptual(str(lpips_weights))
+    row = evaluate.compare(target, target, perceptual)
+    assert row["psnr"] == np.inf
+    np.testing.assert_allclose([row["ssim"], row["lpips"], row["hdr_flip"]], [1, 0, 0], atol=1e-5)
+    noisy = np.clip(target + rng.normal(0, 0.1, target.shape), 0, None).astype(np.float32)
+    worse = evaluate.compare(noisy, target, perceptual)
+    mse = ((np.clip(noisy, 0, 1) - np.clip(target, 0, 1)) ** 2).mean((1, 2, 3))
+    np.testing.assert_allclose(worse["psnr"], (-10 * np.log10(mse)).mean(), rtol=1e-4)
+    assert worse["ssim"] < 1 and worse["lpips"] > 0 and worse["hdr_flip"] > 0.01
+
+
+def test_command_prints_a_table_and_writes_files(
+    weights, data, lpips_weights, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(data, tmp_path / "data", ignore=lambda _, names: sorted(names)[2:])
+    out = run(
+        monkeypatch, capsys, "--checkpoint", weights, "--data", tmp_path / "data",
+        "--lpips_weights", lpips_weights, "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert [row["scene"] for row in result["scenes"]] == ["scene_0", "scene_1"]
+    for metric in evaluate.METRICS:
+        values = [row[metric] for row in result["scenes"]]
+        np.testing.assert_allclose(result["mean"][metric], np.mean(values))
+    assert f"{result['mean']['psnr']:.2f}" in out.splitlines()[3]
+    sheet, worst = (load_png(tmp_path / "out" / f"{name}.png") for name in ("sheet", "worst"))
+    assert sheet.shape == (2 * 256, 3 * 256, 3)
+    by_psnr = np.argsort([row["psnr"] for row in result["scenes"]])
+    rows = sheet.reshape(2, 256, 3 * 256, 3)
+    np.testing.assert_array_equal(worst, rows[by_psnr].reshape(sheet.shape))
+
+
+def test_summaries():
+    rows = [{"psnr": float(i), "ssim": 0.5, "hdr_flip": i * i} for i in range(21)]
+    summary = evaluate.summaries(rows)
+    assert summary["mean"] == {"psnr": 10, "ssim": 0.5, "hdr_flip": 2870 / 21}
+    assert summary["median"]["hdr_flip"] == 100
+    assert summary["worst"]["psnr"] == 4.5  # of the scenes 0 to 9
+
+
+def test_lpips_is_reported_as_unavailable(weights, data, tmp_path, monkeypatch, capsys):
+    def offline(*_):
+        raise OSError("offline")
+
+    monkeypatch.setattr("rf_jax.images.lpips.hf_hub_download", offline)
+    out = run(
+        monkeypatch, capsys, "--checkpoint", weights, "--data", data, "--max_scenes", 1,
+        "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert out.startswith("LPIPS unavailable: ") and "n/a" in out
