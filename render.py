@@ -11,7 +11,7 @@ Examples:
 import argparse
 from pathlib import Path
 
-from rf_jax.attention import ATTENTION_NAMES
+from rf_jax.attention import ATTENTIONS
 from rf_jax.errors import run_command_line
 from rf_jax.images.tone_map import TONE_MAPPERS
 from rf_jax.rendering.files import RenderOptions, find_jobs, render_jobs
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     )
     add(
         "--attention",
-        help=f"{', '.join(ATTENTION_NAMES)}, or STAGE1,STAGE2 (default: the checkpoint's own; "
+        help=f"{', '.join(ATTENTIONS)}, or STAGE1,STAGE2 (default: the checkpoint's own; "
         "of the published ones auto, the fastest exact attention of the device)",
     )
     add("--batch_size", type=int, default=1, help="views rendered at once (default: 1)")
@@ -97,10 +97,10 @@ def main() -> None:
     options = RenderOptions(**args)
     summary = render_jobs(renderer, jobs, options)
     print(f"{summary} -> {options.output_dir}/", *summary.comparison_lines(), sep="\n")
-    if "performer" in (attention or "") and not renderer.trained_with_performer:
+    if renderer.approximates_exact_weights:
         print(
-            "note: these weights were trained with exact attention. The Performer answers close to "
-            "the mean of all values with them (docs/attention.md), so light transport is lost"
+            f"note: these weights were trained with exact attention, which {attention} only "
+            "approximates; with the Performer, light transport is lost (docs/attention.md)"
         )
     if checkpoint == str(BUNDLED_WEIGHTS):
         print(

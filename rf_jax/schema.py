@@ -4,8 +4,8 @@ A field's annotation is its schema: int, float, str, bool, `Literal`, `tuple`, `
 dataclass, `X | None`, and `Annotated[X, Limit(...)]` for ranges. Unknown, missing and mistyped keys
 are errors that name the path of the field.
 
-A dataclass that is written in a form of its own has `from_dict`, `to_dict` and `flat_hints`
-(see `rf_jax.models.config`); the reader leaves it to these.
+A dataclass whose keys are not its fields has `from_flat`, `to_flat` and `flat_hints` (see
+`rf_jax.models.config`); the reader leaves it to these.
 """
 
 import contextlib
@@ -92,8 +92,8 @@ def unknown_key(key: str, known: Collection[str], where: str = "") -> InputError
 
 def to_dict(instance: Any) -> dict[str, Any]:
     """The dictionary that `parse` reads back."""
-    if hasattr(instance, "to_dict"):
-        return instance.to_dict()
+    if hasattr(instance, "to_flat"):
+        return instance.to_flat()
     return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance)}
 
 
@@ -115,9 +115,9 @@ def _plain(value: Any) -> Any:
 def _parse_dataclass(cls: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         _fail(where, "a JSON object", value)
-    if hasattr(cls, "from_dict"):
+    if hasattr(cls, "from_flat"):
         with _located(where):
-            return cls.from_dict(value)
+            return cls.from_flat(value)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in value:
         if key not in fields:

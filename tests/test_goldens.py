@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from rf_jax.attention import get_attention_fn
-from rf_jax.models import RenderFormer, RenderFormerConfig
+from rf_jax.attention import get_attention
+from rf_jax.models import RenderFormer
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.structs import EMISSION, Scene, SceneTokens
 from rf_jax.weights.pretrained import load_pretrained
@@ -34,8 +34,7 @@ class Golden:
 
     def __init__(self, folder: Path, variables=None, config=None):
         if variables is None:
-            variables, values = load_pretrained(folder / "checkpoint")
-            config = RenderFormerConfig.from_dict(values)
+            variables, config, _ = load_pretrained(folder / "checkpoint")
         self.variables, self.config = variables, config
         self.inputs = dict(np.load(folder / "inputs.npz"))
         self.expected = dict(np.load(folder / "expected.npz"))
@@ -154,7 +153,7 @@ def test_scenes_alone_equal_scenes_in_a_batch(name):
 
 
 def test_flash_attention_matches_too(golden):
-    flash = get_attention_fn("flash")
+    flash = get_attention("flash")
     stages = golden.run(
         golden.scene(), view_independent_attention=flash, view_dependent_attention=flash
     )
@@ -167,8 +166,8 @@ def test_performer_fork_matches(extra_padding, tmp_path):
     if not folder.is_dir():
         pytest.skip(f"no reference {folder}; name their folder in RF_JAX_GOLDENS")
     source = folder / "checkpoint" / "checkpoint_epoch_5.pt"
-    variables, values = load_pretrained(source, folder / "checkpoint" / "config.json")
-    golden = Golden(folder, variables, RenderFormerConfig.from_dict(values))
+    variables, config, _ = load_pretrained(source, folder / "checkpoint" / "config.json")
+    golden = Golden(folder, variables, config)
     assert golden.config.view_independent_attention == "performer"
     assert_stages_match(golden.run(golden.scene(extra_padding)), golden.expected_stages())
 

@@ -11,58 +11,34 @@ An `AttentionFn` computes, for every query, a weighted mean of the values:
 
 Scores are query . key / sqrt(hd), statistics and sums in float32; the result has query's type.
 
-To add one, write it in a file of its own here and name it in `_ATTENTION_FNS`. One that has
-variables of its own is a Linen module with that `__call__`; it is passed around as its constructor
-(a class or a functools.partial of one) and made inside each layer by `bind_attention`.
+To add one, write it in a file of its own that ends in an `Attention` (see
+`rf_jax.attention.registry`), and name that in `ATTENTIONS`. Configurations, training, sharding,
+conversion and the command lines take it from there.
 """
 
-import functools
-import inspect
-from collections.abc import Callable
 from typing import Any
 
-import jax
-
-from rf_jax.attention.auto import auto_attention
-from rf_jax.attention.dot_product import dot_product_attention
-from rf_jax.attention.flash import flash_attention
-from rf_jax.attention.performer import PerformerAttention, PerformerOptions
+from rf_jax.attention.auto import AUTO
+from rf_jax.attention.dot_product import DOT_PRODUCT
+from rf_jax.attention.flash import FLASH
+from rf_jax.attention.performer import PERFORMER
+from rf_jax.attention.registry import Attention, AttentionFn
 from rf_jax.errors import InputError
 
-AttentionFn = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]
+__all__ = ["ATTENTIONS", "Attention", "AttentionFn", "get_attention", "parse_attention"]
 
-_ATTENTION_FNS: dict[str, Callable[..., Any]] = {
-    "auto": auto_attention,
-    "dot_product": dot_product_attention,
-    "flash": flash_attention,
-    "performer": PerformerAttention,
-}
-
-ATTENTION_NAMES = tuple(_ATTENTION_FNS)
-"""auto: the fastest exact one of the device; performer approximates, the others are exact."""
+ATTENTIONS = {attention.name: attention for attention in (AUTO, DOT_PRODUCT, FLASH, PERFORMER)}
 
 
-def get_attention_fn(name: str, performer: PerformerOptions | None = None) -> Callable[..., Any]:
-    """The attention function (or module constructor) of that name.
-
-    Args:
-      name: one of ATTENTION_NAMES.
-      performer: options of "performer"; the others ignore them.
+def get_attention(name: str, options: tuple[Any, ...] = ()) -> Attention:
+    """The attention function of that name, with its options among those given.
 
     Raises:
       InputError: an unknown name; lists them all.
     """
-    if name not in _ATTENTION_FNS:
-        raise InputError(f"attention: expected one of {', '.join(ATTENTION_NAMES)}, found {name!r}")
-    if name == "performer":
-        return functools.partial(PerformerAttention, performer or PerformerOptions())
-    return _ATTENTION_FNS[name]
-
-
-def bind_attention(attention_fn: Callable[..., Any]) -> AttentionFn:
-    """Inside a compact Linen method: a module's constructor becomes its submodule "performer"."""
-    constructor = getattr(attention_fn, "func", attention_fn)
-    return attention_fn(name="performer") if inspect.isclass(constructor) else attention_fn
+    if name not in ATTENTIONS:
+        raise InputError(f"attention: expected one of {', '.join(ATTENTIONS)}, found {name!r}")
+    return ATTENTIONS[name].with_options(options)
 
 
 def parse_attention(names: str) -> tuple[str, str]:

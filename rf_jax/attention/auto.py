@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from rf_jax.attention.dot_product import dot_product_attention
+from rf_jax.attention.registry import Attention
 
 CUDNN_LENGTH_MULTIPLE = 128
 """cuDNN's backward has given NaN on Hopper for other lengths (pytorch issue 196678)."""
@@ -41,3 +42,6 @@ def _cudnn_attention(query, key, value, key_lengths):
 
 def _pad(x):
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % CUDNN_LENGTH_MULTIPLE), (0, 0), (0, 0)))
+
+
+AUTO = Attention("auto", auto_attention, exact=True, rows_per_device=True)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rf_jax.attention.blocks import join_blocks, split_blocks
+from rf_jax.attention.registry import Attention
 from rf_jax.precision import float32_product
 
 QUERY_BLOCK = 256
@@ -69,3 +70,6 @@ def _attend_to_all(query, key_blocks, value_blocks, key_lengths):
     starts = jnp.arange(key_blocks.shape[0]) * block_size
     (_, total, out), _ = lax.scan(step, carry, (starts, key_blocks, value_blocks))
     return (out / jnp.where(total > 0, total, 1)).astype(query.dtype)
+
+
+DOT_PRODUCT = Attention("dot_product", dot_product_attention, exact=True, rows_per_device=True)

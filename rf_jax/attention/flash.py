@@ -1,8 +1,9 @@
 """Flash attention: exact, in Pallas kernels of our own, forward and backward.
 
 The scores never leave the chip: an online softmax over key blocks (FlashAttention-2, arXiv
-2307.08691), and a backward pass that computes them again from the saved log-sum-exp. Only the last
-block of keys is masked and blocks beyond the length are skipped, so padding costs nothing.
+2307.08691), and a backward pass that computes them again from the saved log-sum-exp. Blocks of keys
+beyond the length are skipped, and only the last one is masked. Sequences that are no multiple of
+`LENGTH_MULTIPLE` are copied into padded ones first.
 
 `backend` chooses the kernels by device, in one place:
   Hopper: `flash_mosaic` (Mosaic GPU; its wgmma is of that generation alone), 16-bit types.
@@ -18,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rf_jax.attention.registry import Attention
 from rf_jax.errors import InputError
 
 LENGTH_MULTIPLE = 128
@@ -124,3 +126,6 @@ def _attend_backward(kernels, scale, saved, cotangents):
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
+
+
+FLASH = Attention("flash", flash_attention, exact=True, rows_per_device=True)

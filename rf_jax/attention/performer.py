@@ -13,7 +13,8 @@ shrink them or the variance (docs/attention.md measures each).
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -21,7 +22,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from rf_jax.attention.blocks import join_blocks, split_blocks
+from rf_jax.attention.registry import Attention
 from rf_jax.precision import float32_product
+from rf_jax.schema import Limit
 
 CHUNK = 512
 """Tokens whose features exist at a time."""
@@ -43,7 +46,7 @@ class PerformerOptions:
     """How features are made.
 
     Attributes:
-      num_features: r; None takes hd ln hd, as the published Performer.
+      features: r; None takes hd ln hd, as the published Performer.
       hyperbolic: features in pairs of w and -w (r / 2 draws), for a smaller variance.
       center_keys: subtract mean(q) + mean(k) from the keys. Softmax ignores any shift of all keys,
         so this changes no exact attention, and it shrinks |x + y|.
@@ -51,15 +54,19 @@ class PerformerOptions:
         |x|^2 = INITIAL_SQUARED_NORM. It changes the attention: for networks trained with it.
     """
 
-    num_features: int | None = None
+    features: Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 65536)] | None = None
     hyperbolic: bool = False
     center_keys: bool = False
     temperature: bool = False
 
     def num_draws(self, head_dim: int) -> int:
         """Rows of the projection for heads of that width."""
-        features = self.num_features or int(head_dim * math.log(head_dim))
+        features = self.features or int(head_dim * math.log(head_dim))
         return -(-features // 2) if self.hyperbolic else features
+
+    def num_features(self, head_dim: int) -> int:
+        """Features of a token."""
+        return self.num_draws(head_dim) * (2 if self.hyperbolic else 1)
 
 
 class PerformerAttention(nn.Module):
@@ -263,3 +270,36 @@ def _read(query, summary, projection, hyperbolic):
     out = jnp.einsum("bhtr,bhrd->bhtd", phi, weighted.astype(query.dtype), **product)
     normaliser = jnp.einsum("bhtr,bhr->bht", phi, total.astype(query.dtype), **product)[..., None]
     return (out / jnp.where(normaliser > 0, normaliser, 1)).astype(query.dtype)
+
+
+PROJECTION_NAME = "fast_attention.projection_matrix"
+"""Ends the names of the Performer fork's random projections, one [r, hd] per layer."""
+
+
+def performer_flops(
+    queries: int, keys: int, width: int, num_heads: int, options: PerformerOptions
+) -> float:
+    """Operations of the features of queries and keys, and of their two products with the values."""
+    head_dim = width // num_heads
+    per_token = options.num_draws(head_dim) + options.num_features(head_dim)
+    return 2 * (queries + keys) * per_token * width
+
+
+def fork_options(shapes: Mapping[str, tuple[int, ...]]) -> PerformerOptions | None:
+    """The options of the Performer fork's files, which hold projections and do not say so."""
+    for name, shape in shapes.items():
+        if name.endswith(PROJECTION_NAME) and shape:
+            return PerformerOptions(features=shape[0])
+    return None
+
+
+PERFORMER = Attention(
+    "performer",
+    PerformerAttention,
+    options=PerformerOptions(),
+    has_variables=True,
+    flops=performer_flops,
+    redraw=redraw_projections,
+    torch_names={"projection": PROJECTION_NAME, "temperature": "temperature"},
+    recognize=fork_options,
+)

@@ -2,14 +2,21 @@
 
 import dataclasses
 import difflib
+import functools
 import typing
-from typing import Any, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
 
-from rf_jax.attention import get_attention_fn
-from rf_jax.attention.performer import PerformerOptions
+from rf_jax import schema
+from rf_jax.attention import ATTENTIONS, Attention, get_attention
 from rf_jax.errors import InputError
+from rf_jax.schema import Limit
 
 NormType = Literal["rms_norm", "layer_norm"]
+
+# A larger size is a mistake, better said than allocated.
+Size = Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 2**16)]
+Count = Annotated[int, Limit("in [0, 65536]", lambda x: 0 <= x <= 2**16)]
 
 WINDOW_SIZE = 8
 """Ray patches a side of a window of the shifted-window self attention."""
@@ -22,21 +29,6 @@ _FIXED = {
     "vdir_pe_type": "nerf",
 }
 """Published keys for which this network has one value; written, and checked when read."""
-
-_OURS = {
-    "view_independent_attention",
-    "view_dependent_attention",
-    "performer_features",
-    "performer_hyperbolic",
-    "performer_center_keys",
-    "performer_temperature",
-}
-"""Fields that the published configuration does not have."""
-
-_MAY_BE_ZERO = {"vdir_num_freqs", "vn_pe_num_freqs", "dpt_out_layers"}
-
-_LARGEST = 2**16
-"""Of any size: beyond it is a mistake, better said than allocated."""
 
 _NEUTRAL = {
     "decoding_method": "view_transformer",
@@ -55,11 +47,11 @@ class RenderFormerConfig:
     Field names are those of `config.json`, so that a file is read and written without a mapping.
     """
 
-    latent_dim: int = 768  # width of the view-independent stage
-    num_layers: int = 12
-    num_heads: int = 6
-    dim_feedforward: int = 3072
-    num_register_tokens: int = 16
+    latent_dim: Size = 768  # width of the view-independent stage
+    num_layers: Size = 12
+    num_heads: Size = 6
+    dim_feedforward: Size = 3072
+    num_register_tokens: Size = 16
     activation: Literal["swiglu", "gelu"] = "swiglu"
     norm_type: NormType = "rms_norm"
     view_indep_qk_norm: bool = True  # norm queries and keys in the view-independent stage
@@ -67,76 +59,89 @@ class RenderFormerConfig:
     bias: bool = False  # in the linear layers of both transformers
 
     pe_type: Literal["rope", "nerf"] = "rope"  # how tokens learn where triangles are
-    vertex_pe_num_freqs: int = 12  # rope: twice the frequencies a coordinate; nerf: frequencies
+    vertex_pe_num_freqs: Size = 12  # rope: twice the frequencies a coordinate; nerf: frequencies
     rope_double_max_freq: bool = False
 
     use_vn_encoder: bool = True  # feed vertex normals
-    vn_pe_num_freqs: int = 6
+    vn_pe_num_freqs: Count = 6
     vn_encoder_norm_type: Literal["rms_norm", "layer_norm", "none"] = "rms_norm"
 
-    texture_encode_patch_size: int = 32  # texels a side; 1: one value a triangle
+    texture_encode_patch_size: Size = 32  # texels a side; 1: one value a triangle
     texture_encoder_norm_type: NormType = "rms_norm"
 
-    view_transformer_latent_dim: int = 768
-    view_transformer_ffn_hidden_dim: int = 3072
-    view_transformer_n_heads: int = 6
-    view_transformer_n_layers: int = 6
+    view_transformer_latent_dim: Size = 768
+    view_transformer_ffn_hidden_dim: Size = 3072
+    view_transformer_n_heads: Size = 6
+    view_transformer_n_layers: Size = 6
     view_transformer_include_self_attn: bool = True  # rays attend to rays
     view_transformer_use_swin_attn: bool = False  # ... in shifted 8x8 windows
-    vdir_num_freqs: int = 0  # frequencies that encode ray directions
-    patch_size: int = 8  # pixels a side of a ray patch
+    vdir_num_freqs: Count = 0  # frequencies that encode ray directions
+    patch_size: Size = 8  # pixels a side of a ray patch
     turn_to_cam_coord: bool = True  # the view stage sees triangles in camera space
 
     use_dpt_decoder: bool = True  # else one linear layer makes the pixels
-    dpt_features: int = 128
-    dpt_out_channels: tuple[int, ...] = (96, 192, 384, 768)
-    dpt_out_layers: tuple[int, ...] | None = None  # layers tapped; None: the last four
+    dpt_features: Size = 128
+    dpt_out_channels: tuple[Size, ...] = (96, 192, 384, 768)
+    dpt_out_layers: tuple[Count, ...] | None = None  # layers tapped; None: the last four
     include_alpha: bool = False
     use_ldr: bool = False  # plain radiance in and out instead of log10(1 + radiance)
 
     # Ours; written to files only where they differ from these.
     view_independent_attention: str = "auto"  # a name of rf_jax.attention
     view_dependent_attention: str = "auto"
-    performer_features: int | None = None  # None: hd ln hd
-    performer_hyperbolic: bool = False
-    performer_center_keys: bool = False
-    performer_temperature: bool = False
+    # Options of attention functions that differ from their defaults. In files and configurations
+    # each option is a key of its own, NAME_OPTION.
+    attention_options: tuple[Any, ...] = ()
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name), field.type)
-        self._check_ranges()
+        for name, hint in _own_hints().items():
+            schema.parse(hint, getattr(self, name), name)
+        options = tuple(o for o in self.attention_options if o != type(o)())
+        object.__setattr__(self, "attention_options", options)
         for name in (self.view_independent_attention, self.view_dependent_attention):
-            get_attention_fn(name)
-        self._check_heads("latent_dim", self.latent_dim, self.num_heads, self.rope_dim)
-        self._check_heads(
-            "view_transformer_latent_dim",
-            self.view_transformer_latent_dim,
-            self.view_transformer_n_heads,
-            self.view_rope_dim,
-        )
+            get_attention(name)
+        self._check_heads("latent_dim", self.view_independent)
+        self._check_heads("view_transformer_latent_dim", self.view_dependent)
         self._check_decoder()
 
     @property
-    def rope_dim(self) -> int:
-        """Twice the frequencies a coordinate of the view-independent stage; 0 without RoPE."""
-        return self.vertex_pe_num_freqs if self.pe_type == "rope" else 0
-
-    @property
-    def view_rope_dim(self) -> int:
-        """The same for the view-dependent stage, whose heads may be narrower."""
-        head_dim = self.view_transformer_latent_dim // self.view_transformer_n_heads
-        return min(self.rope_dim, head_dim // 18 * 2)
-
-    @property
-    def performer(self) -> PerformerOptions:
-        """The options of stages whose attention is "performer"."""
-        return PerformerOptions(
-            num_features=self.performer_features,
-            hyperbolic=self.performer_hyperbolic,
-            center_keys=self.performer_center_keys,
-            temperature=self.performer_temperature,
+    def view_independent(self) -> "TransformerConfig":
+        """The transformer of the view-independent stage."""
+        return TransformerConfig(
+            width=self.latent_dim,
+            depth=self.num_layers,
+            num_heads=self.num_heads,
+            hidden_dim=self.dim_feedforward,
+            activation=self.activation,
+            norm_type=self.norm_type,
+            qk_norm_type=self.norm_type if self.view_indep_qk_norm else "none",
+            use_bias=self.bias,
+            rope_dim=self.vertex_pe_num_freqs if self.pe_type == "rope" else 0,
+            attention=get_attention(self.view_independent_attention, self.attention_options),
         )
+
+    @property
+    def view_dependent(self) -> "TransformerConfig":
+        """The transformer of the view-dependent stage."""
+        width, num_heads = self.view_transformer_latent_dim, self.view_transformer_n_heads
+        rope_dim = self.vertex_pe_num_freqs if self.pe_type == "rope" else 0
+        return TransformerConfig(
+            width=width,
+            depth=self.view_transformer_n_layers,
+            num_heads=num_heads,
+            hidden_dim=self.view_transformer_ffn_hidden_dim,
+            activation=self.activation,
+            norm_type=self.norm_type,
+            qk_norm_type=self.norm_type if self.qk_norm else "none",
+            use_bias=self.bias,
+            rope_dim=min(rope_dim, width // num_heads // 18 * 2),
+            attention=get_attention(self.view_dependent_attention, self.attention_options),
+        )
+
+    @property
+    def windowed(self) -> bool:
+        """Whether rays attend to the rays of their shifted window instead of to all."""
+        return self.view_transformer_include_self_attn and self.view_transformer_use_swin_attn
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -153,8 +158,7 @@ class RenderFormerConfig:
     @property
     def resolution_multiple(self) -> int:
         """Image sides must be multiples of this."""
-        swin = self.view_transformer_include_self_attn and self.view_transformer_use_swin_attn
-        return self.patch_size * (WINDOW_SIZE if swin else 1)
+        return self.patch_size * (WINDOW_SIZE if self.windowed else 1)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RenderFormerConfig":
@@ -168,31 +172,43 @@ class RenderFormerConfig:
         """
         if not isinstance(values, dict):
             raise InputError(f"expected a flat JSON object, found {type(values).__name__}")
-        names = {field.name for field in dataclasses.fields(cls)}
-        known = {key: value for key, value in values.items() if key in names}
-        for key in values.keys() - names:
-            _check_other_key(key, values[key], names)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+        own, hints = _own_hints(), cls.flat_hints()
+        for key in values.keys() - hints.keys():
+            _check_other_key(key, values[key], hints.keys())
+        parsed = {k: schema.parse(hints[k], v, k) for k, v in values.items() if k in hints}
+        options = [a.parse_options(parsed) for a in ATTENTIONS.values() if a.options is not None]
+        parsed = {k: v for k, v in parsed.items() if k in own}
+        return cls(**parsed, attention_options=tuple(options))
 
     def to_dict(self) -> dict[str, Any]:
         """The flat object that the published loaders read."""
-        values = dataclasses.asdict(self) | _FIXED
-        for field in dataclasses.fields(self):
-            if field.name in _OURS and values[field.name] == field.default:
-                del values[field.name]
+        values, ours = self.to_flat(), RenderFormerConfig().to_flat()
+        ours = {k: v for k, v in ours.items() if k in _OURS or k not in _own_hints()}
+        values = {k: v for k, v in values.items() if k not in ours or v != ours[k]} | _FIXED
         return {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(values.items())}
 
-    def _check_ranges(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            lowest = 0 if field.name in _MAY_BE_ZERO else 1
-            if any(type(n) is int and not lowest <= n <= _LARGEST for n in numbers):
-                raise InputError(
-                    f"{field.name}: expected {lowest} to {_LARGEST}, found {str(value)[:80]}"
-                )
+    @classmethod
+    def from_flat(cls, values: dict[str, Any]) -> "RenderFormerConfig":
+        """Reads the network's part of a training configuration; as `from_dict`."""
+        return cls.from_dict(values)
 
-    def _check_heads(self, name: str, width: int, heads: int, rope_dim: int):
+    def to_flat(self) -> dict[str, Any]:
+        """All fields and all options of attention functions, a key each."""
+        values = {name: getattr(self, name) for name in _own_hints()}
+        for attention in ATTENTIONS.values():
+            values |= attention.with_options(self.attention_options).option_values()
+        return values
+
+    @classmethod
+    def flat_hints(cls) -> dict[str, Any]:
+        """The types of `to_flat`'s values."""
+        hints = dict(_own_hints())
+        for attention in ATTENTIONS.values():
+            hints |= attention.option_hints()
+        return hints
+
+    def _check_heads(self, name: str, stage: "TransformerConfig"):
+        width, heads, rope_dim = stage.width, stage.num_heads, stage.rope_dim
         if width % heads or (width // heads) % 2:
             raise InputError(f"{name}: {width} does not split into {heads} heads of even width")
         head_dim = width // heads
@@ -222,24 +238,49 @@ class RenderFormerConfig:
             raise InputError(f"dpt_features: expected at least 2, found {self.dpt_features}")
 
 
-def _check_type(name: str, value: Any, expected: Any):
-    options = typing.get_args(expected)
-    if typing.get_origin(expected) is Literal:
-        if value not in options:
-            raise InputError(f"{name}: expected one of {list(options)}, found {value!r}")
-    elif expected in (int, bool, str):
-        if type(value) is not expected:
-            raise InputError(f"{name}: expected {expected.__name__}, found {value!r}")
-    elif value is None and type(None) in options:
-        return
-    elif expected == int | None:
-        if type(value) is not int:
-            raise InputError(f"{name}: expected int or null, found {value!r}")
-    elif not isinstance(value, tuple) or not all(type(v) is int for v in value):
-        raise InputError(f"{name}: expected a list of integers, found {value!r}")
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """The transformer of one stage, as its layers need to know it.
+
+    Attributes:
+      width: D of its tokens.
+      depth: number of layers.
+      hidden_dim: width inside the feed-forward networks.
+      qk_norm_type: the norm of queries and keys; "none" leaves them as they are.
+      use_bias: in the linear layers.
+      rope_dim: twice the number of frequencies per coordinate; 0 without RoPE.
+      attention: its attention function.
+    """
+
+    width: int
+    depth: int
+    num_heads: int
+    hidden_dim: int
+    activation: str
+    norm_type: str
+    qk_norm_type: str
+    use_bias: bool
+    rope_dim: int
+    attention: Attention
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.num_heads
 
 
-def _check_other_key(key: str, value: Any, names: set[str]):
+_OURS = {"view_independent_attention", "view_dependent_attention"}
+"""Fields that the published configuration does not have, besides options of attention functions."""
+
+
+@functools.cache
+def _own_hints() -> dict[str, Any]:
+    """The types of the fields that are keys of their own."""
+    hints = typing.get_type_hints(RenderFormerConfig, include_extras=True)
+    del hints["attention_options"]
+    return hints
+
+
+def _check_other_key(key: str, value: Any, names: Collection[str]):
     if key in _IGNORED:
         return
     if key in _FIXED:
@@ -248,7 +289,7 @@ def _check_other_key(key: str, value: Any, names: set[str]):
         return
     if value is None or value is False or value == _NEUTRAL.get(key, object()):
         return
-    close = difflib.get_close_matches(key, names | _FIXED.keys(), n=1)
+    close = difflib.get_close_matches(key, [*names, *_FIXED], n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise InputError(f"{key}: {value!r} switches on something this network does not compute{hint}")
 

@@ -3,63 +3,55 @@
 Counts what must be done for the valid tokens: no padding, no element-wise work.
 """
 
-from rf_jax.models import RenderFormerConfig
-from rf_jax.models.config import WINDOW_SIZE
+from rf_jax.models.config import WINDOW_SIZE, RenderFormerConfig, TransformerConfig
 from rf_jax.structs import NUM_CHANNELS
 
 
 def view_independent_flops(config: RenderFormerConfig, num_triangles: int) -> float:
-    """The first stage with one material value a triangle: L (8 S w^2 + 6 S w f + 4 S^2 w).
+    """The first stage with one material value per triangle: L (8 S w^2 + 6 S w f + 4 S^2 w).
 
-    Random features of r draws replace the last term by 8 S r w.
+    The last term is that of exact attention; other attention functions count their own.
     """
-    width, ffn = config.latent_dim, config.dim_feedforward
-    tokens = num_triangles + config.num_register_tokens
-    products = 3 if config.activation == "swiglu" else 2
-    layer = 8 * tokens * width**2 + 2 * products * tokens * width * ffn
-    layer += _attention_flops(
-        config, config.view_independent_attention, tokens, tokens, width, config.num_heads
-    )
+    stage, tokens = config.view_independent, num_triangles + config.num_register_tokens
+    layer = 8 * tokens * stage.width**2 + _feed_forward_flops(stage, tokens)
+    layer += _attention_flops(stage, tokens, tokens)
     inputs = NUM_CHANNELS + (9 * (1 + 2 * config.vn_pe_num_freqs) if config.use_vn_encoder else 0)
-    return config.num_layers * layer + 2 * inputs * width * num_triangles
+    return stage.depth * layer + 2 * inputs * stage.width * num_triangles
 
 
 def context_flops(config: RenderFormerConfig, num_triangles: int) -> float:
-    """Keys and values of the second stage, once a scene: L (2 S w' w + 2 S w' w)."""
-    tokens = num_triangles + config.num_register_tokens
-    layer = 4 * tokens * config.latent_dim * config.view_transformer_latent_dim
-    return config.view_transformer_n_layers * layer
+    """Keys and values of the second stage, once per scene: L (2 S w' w + 2 S w' w)."""
+    stage, tokens = config.view_dependent, num_triangles + config.num_register_tokens
+    return stage.depth * 4 * tokens * config.latent_dim * stage.width
 
 
 def view_flops(config: RenderFormerConfig, num_triangles: int, resolution: int) -> float:
     """One view of an encoded scene, the decoder included."""
-    width, ffn = config.view_transformer_latent_dim, config.view_transformer_ffn_hidden_dim
-    tokens = num_triangles + config.num_register_tokens
+    stage, tokens = config.view_dependent, num_triangles + config.num_register_tokens
     rays = (resolution // config.patch_size) ** 2
-    products = 3 if config.activation == "swiglu" else 2
-    heads, name = config.view_transformer_n_heads, config.view_dependent_attention
-    layer = 4 * rays * width**2 + 2 * products * rays * width * ffn
-    layer += _attention_flops(config, name, rays, tokens, width, heads)
+    layer = 4 * rays * stage.width**2 + _feed_forward_flops(stage, rays)
+    layer += _attention_flops(stage, rays, tokens)
     if config.view_transformer_include_self_attn:
-        layer += 8 * rays * width**2
-        if config.view_transformer_use_swin_attn:
-            layer += 4 * rays * WINDOW_SIZE**2 * width
+        layer += 8 * rays * stage.width**2
+        if config.windowed:
+            layer += 4 * rays * WINDOW_SIZE**2 * stage.width
         else:
-            layer += _attention_flops(config, name, rays, rays, width, heads)
-    return config.view_transformer_n_layers * layer + _decoder_flops(config, rays)
+            layer += _attention_flops(stage, rays, rays)
+    return stage.depth * layer + _decoder_flops(config, rays)
 
 
-def _attention_flops(config, name, queries, keys, width, heads) -> float:
-    """Scores and weighted values; or features of both sides and their two products."""
-    if name != "performer":
-        return 4 * queries * keys * width
-    draws = config.performer.num_draws(width // heads)
-    features = 2 * draws if config.performer_hyperbolic else draws
-    return 2 * (queries + keys) * (draws + features) * width
+def _feed_forward_flops(stage: TransformerConfig, tokens: int) -> float:
+    products = 3 if stage.activation == "swiglu" else 2
+    return 2 * products * tokens * stage.width * stage.hidden_dim
+
+
+def _attention_flops(stage: TransformerConfig, queries: int, keys: int) -> float:
+    attention = stage.attention
+    return attention.flops(queries, keys, stage.width, stage.num_heads, attention.options)
 
 
 def _decoder_flops(config: RenderFormerConfig, rays: int) -> float:
-    """`rays` patches through the decoder; convolutions k x k cost 2 k^2 inputs outputs a pixel."""
+    """`rays` patches through the decoder; a k x k convolution costs 2 k^2 C_in C_out per pixel."""
     width, features = config.view_transformer_latent_dim, config.dpt_features
     if not config.use_dpt_decoder:
         return 2 * rays * width * config.patch_size**2 * config.image_channels

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rf_jax.models.config import TransformerConfig
 from rf_jax.precision import matmul_precision
 
 INNER_NORM_EPS = 1e-6
@@ -44,37 +45,45 @@ def norm(norm_type: str, name: str, eps: float | None = INNER_NORM_EPS) -> Calla
 class FeedForward(nn.Module):
     """W2(silu(W1 x) * W3 x), or W2 gelu(W1 x)."""
 
-    hidden_dim: int
-    activation: str
-    use_bias: bool
+    config: TransformerConfig
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = linear(self.hidden_dim, self.dtype, "w1", self.use_bias)(x)
-        if self.activation == "swiglu":
-            hidden = nn.silu(hidden) * linear(self.hidden_dim, self.dtype, "w3", self.use_bias)(x)
+        """[B, S, D] -> [B, S, D]."""
+        config = self.config
+        hidden = linear(config.hidden_dim, self.dtype, "w1", config.use_bias)(x)
+        if config.activation == "swiglu":
+            gate = linear(config.hidden_dim, self.dtype, "w3", config.use_bias)(x)
+            hidden = nn.silu(hidden) * gate
         else:
             hidden = nn.gelu(hidden, approximate=False)
-        return linear(x.shape[-1], self.dtype, "w2", self.use_bias)(hidden)
+        return linear(x.shape[-1], self.dtype, "w2", config.use_bias)(hidden)
 
 
 def resize_align_corners(x: jax.Array, side: int) -> jax.Array:
     """Bilinear resize of [B, h, w, C] to [B, side, side, C] whose corner pixels keep their values.
 
-    (jax.image.resize aligns pixel edges instead.)
+    (jax.image.resize aligns pixel edges instead.) As products with constant matrices, because the
+    gradient of a gather is a scatter, which is slow and unordered on GPUs.
     """
-    return _resize_axis(_resize_axis(x, 1, side), 2, side)
+    product = dict(precision=matmul_precision(x.dtype))
+    if x.shape[1] != side:
+        rows = jnp.asarray(interpolation_matrix(x.shape[1], side), x.dtype)
+        x = jnp.einsum("ih,bhwc->biwc", rows, x, **product)
+    if x.shape[2] != side:
+        columns = jnp.asarray(interpolation_matrix(x.shape[2], side), x.dtype)
+        x = jnp.einsum("jw,bhwc->bhjc", columns, x, **product)
+    return x
 
 
-def _resize_axis(x: jax.Array, axis: int, size: int) -> jax.Array:
-    old = x.shape[axis]
-    if size == old:
-        return x
-    source = np.arange(size) * ((old - 1) / max(size - 1, 1))
-    low = np.minimum(source.astype(np.int32), old - 1)
+def interpolation_matrix(old: int, new: int) -> np.ndarray:
+    """[new, old] linear interpolation of evenly spaced samples; the first and last coincide."""
+    source = np.arange(new) * ((old - 1) / max(new - 1, 1))
+    low = np.minimum(source.astype(np.int64), old - 1)
     high = np.minimum(low + 1, old - 1)
-    shape = [1] * x.ndim
-    shape[axis] = size
-    weight = jnp.asarray((source - low).reshape(shape), x.dtype)
-    return jnp.take(x, low, axis) * (1 - weight) + jnp.take(x, high, axis) * weight
+    weight = source - low
+    matrix = np.zeros((new, old))
+    matrix[np.arange(new), low] += 1 - weight
+    matrix[np.arange(new), high] += weight
+    return matrix

@@ -1,14 +1,15 @@
 """RenderFormer: both stages behind `encode_scene` (per scene) and `render_view` (per camera)."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rf_jax.attention import AttentionFn, get_attention_fn
+from rf_jax.attention import Attention
 from rf_jax.geometry import crop_images, generate_rays, world_to_camera_points
-from rf_jax.models.config import RenderFormerConfig
+from rf_jax.models.config import RenderFormerConfig, TransformerConfig
 from rf_jax.models.view_dependent import ViewDependentStage
 from rf_jax.models.view_independent import ViewIndependentStage, token_positions
 from rf_jax.structs import SceneEncoding, SceneTokens
@@ -27,26 +28,16 @@ class RenderFormer(nn.Module):
 
     config: RenderFormerConfig
     dtype: jnp.dtype = jnp.float32
-    view_independent_attention: AttentionFn | None = None
-    view_dependent_attention: AttentionFn | None = None
+    view_independent_attention: Attention | None = None
+    view_dependent_attention: Attention | None = None
     remat: bool = False
 
     def setup(self):
         config = self.config
-        self.view_independent = ViewIndependentStage(
-            config,
-            self.dtype,
-            self.view_independent_attention
-            or get_attention_fn(config.view_independent_attention, config.performer),
-            self.remat,
-        )
-        self.view_dependent = ViewDependentStage(
-            config,
-            self.dtype,
-            self.view_dependent_attention
-            or get_attention_fn(config.view_dependent_attention, config.performer),
-            self.remat,
-        )
+        first = _with_attention(config.view_independent, self.view_independent_attention)
+        second = _with_attention(config.view_dependent, self.view_dependent_attention)
+        self.view_independent = ViewIndependentStage(config, first, self.dtype, self.remat)
+        self.view_dependent = ViewDependentStage(config, second, self.dtype, self.remat)
 
     def encode_scene(self, scene: SceneTokens) -> SceneEncoding:
         """Light transport between the triangles, and all of a view that no camera changes."""
@@ -130,6 +121,12 @@ class RenderFormer(nn.Module):
         return self.view_dependent.project_context(
             tokens + self.view_dependent.encode_positions(positions)
         )
+
+
+def _with_attention(
+    transformer: TransformerConfig, attention: Attention | None
+) -> TransformerConfig:
+    return dataclasses.replace(transformer, attention=attention or transformer.attention)
 
 
 def init_variables(config: RenderFormerConfig, rng: jax.Array) -> dict[str, Any]:

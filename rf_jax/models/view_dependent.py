@@ -1,35 +1,43 @@
 """View-dependent stage: 8x8 ray patches read the triangle tokens (RenderFormer, section 3.3)."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rf_jax.attention import AttentionFn
-from rf_jax.models.config import WINDOW_SIZE, RenderFormerConfig
+from rf_jax.models.config import RenderFormerConfig, TransformerConfig
 from rf_jax.models.dpt import DPTDecoder
 from rf_jax.models.encodings import nerf_encoding, rope_frequencies, rope_rotation
 from rf_jax.models.layers import linear, norm
-from rf_jax.models.transformer import ContextProjection, DecoderLayer
+from rf_jax.models.stacks import context_projections, decoder_layers, run_decoder_layers
 from rf_jax.precision import matmul_precision
 
 OUTPUT_ELU_ALPHA = 1e-3
 
 FRESH_OUTPUT = 0.1
-"""log10(1 + radiance) that a fresh linear decoder gives everywhere."""
+"""The log10(1 + radiance) that a fresh linear decoder gives everywhere."""
 
 
 class ViewDependentStage(nn.Module):
     """Tokens of the scene and the rays of a camera -> an image."""
 
     config: RenderFormerConfig
+    transformer: TransformerConfig
     dtype: jnp.dtype
-    attention_fn: AttentionFn
     remat: bool = False  # the gradient computes each layer again instead of storing it
 
     def setup(self):
-        config = self.config
-        width = config.view_transformer_latent_dim
-        self.context, self.layers = self._make_layers()
+        config, transformer = self.config, self.transformer
+        width = transformer.width
+        self.context = context_projections(transformer, self.dtype)
+        self.layers = decoder_layers(
+            transformer,
+            self.dtype,
+            config.view_transformer_include_self_attn,
+            config.windowed,
+            self.remat,
+            self.is_initializing(),
+        )
         self.ray_encoder = linear(width, self.dtype, None, use_bias=True)
         self.ray_encoder_norm = norm(config.norm_type, None, eps=None)
         self.ray_token = self.param(
@@ -43,38 +51,10 @@ class ViewDependentStage(nn.Module):
                 "constants",
                 "rope_frequencies",
                 rope_frequencies,
-                config.view_rope_dim,
+                transformer.rope_dim,
                 config.rope_double_max_freq,
             )
         self.decoder = self._make_decoder()
-
-    def _make_layers(self):
-        config = self.config
-        fields = dict(
-            norm_type=config.norm_type,
-            qk_norm_type=config.norm_type if config.qk_norm else "none",
-            use_bias=config.bias,
-            num_heads=config.view_transformer_n_heads,
-            dtype=self.dtype,
-        )
-        scan = dict(
-            variable_axes={"params": 0, "constants": 0},
-            split_rngs={"params": True},
-            length=config.view_transformer_n_layers,
-        )
-        context = nn.scan(ContextProjection, **scan)(
-            width=config.view_transformer_latent_dim, **fields
-        )
-        layer = nn.remat(DecoderLayer, prevent_cse=False) if self.remat else DecoderLayer
-        layers = nn.scan(layer, in_axes=(0, *[nn.broadcast] * 3), **scan)(
-            hidden_dim=config.view_transformer_ffn_hidden_dim,
-            activation=config.activation,
-            include_self_attention=config.view_transformer_include_self_attn,
-            windowed=config.view_transformer_use_swin_attn,
-            attention_fn=self.attention_fn,
-            **fields,
-        )
-        return context, layers
 
     def _make_decoder(self):
         config = self.config
@@ -96,26 +76,25 @@ class ViewDependentStage(nn.Module):
             self.dtype,
         )
 
-    def project_context(self, tokens):
+    def project_context(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys and values of every layer, [L, B, S, nh, hd], from tokens [B, S, D]."""
-        _, keys_values = self.context(tokens)
-        return keys_values
+        return self.context(None, tokens)[1]
 
     def encode_positions(self, positions):
         """NeRF-encoded positions [B, ..., 9] -> [B, ..., D] (`pe_type` "nerf" only)."""
         encoded = nerf_encoding(positions, self.config.vertex_pe_num_freqs)
         return self.position_encoder_norm(self.position_encoder(encoded))
 
-    def __call__(self, keys, values, positions, ray_map, origin, key_lengths):
+    def __call__(
+        self,
+        keys: jax.Array,  # [L, B, S, nh, hd], or B V rows when they depend on the view
+        values: jax.Array,  # as keys
+        positions: jax.Array,  # [B V, S, 9] of the tokens, in the frame of the rays
+        ray_map: jax.Array,  # [B V, H, H, 3] unit directions
+        origin: jax.Array | None,  # [B V, 3] of the rays; None when it is 0 and turns nothing
+        key_lengths: jax.Array,  # [B V] valid tokens
+    ) -> tuple[jax.Array, jax.Array]:
         """Renders views.
-
-        Args:
-          keys, values: [L, B, S, nh, hd] of `project_context` (B V rows when they depend on the
-            view), the keys not rotated yet.
-          positions: [B V, S, 9] of the tokens, in the frame of the rays.
-          ray_map: [B V, H, H, 3] unit directions.
-          origin: [B V, 3] of the rays; None when it is 0, where its rotation is the identity.
-          key_lengths: [B V] valid tokens.
 
         Returns:
           image [B V, H, H, C] float32 after the last activation, and the decoder's taps
@@ -128,14 +107,12 @@ class ViewDependentStage(nn.Module):
             origin = jnp.zeros((x.shape[0], 3)) if origin is None else origin
             x = x + self.encode_positions(_ray_positions(origin))
         else:
-            head_dim = config.view_transformer_latent_dim // config.view_transformer_n_heads
-            frequencies = self.rope_frequencies.value
+            head_dim, frequencies = self.transformer.head_dim, self.rope_frequencies.value
             key_rotation = rope_rotation(positions, frequencies, head_dim)
             if origin is not None:
                 query_rotation = rope_rotation(_ray_positions(origin), frequencies, head_dim)
-        shifts = np.arange(config.view_transformer_n_layers) % 2 * (WINDOW_SIZE // 2)
-        layer_inputs = (keys, values, jnp.asarray(shifts))
-        _, stream = self.layers(x, layer_inputs, query_rotation, key_rotation, key_lengths)
+        inputs = (keys, values), query_rotation, key_rotation, key_lengths
+        stream = run_decoder_layers(self.layers, config.windowed, x, *inputs)
         taps = stream[np.asarray(config.taps)]
         image = self._decode(taps)
         image = image.astype(jnp.promote_types(image.dtype, jnp.float32))

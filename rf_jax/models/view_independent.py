@@ -4,11 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rf_jax.attention import AttentionFn
-from rf_jax.models.config import RenderFormerConfig
+from rf_jax.models.config import RenderFormerConfig, TransformerConfig
 from rf_jax.models.encodings import nerf_encoding, rope_frequencies, rope_rotation
 from rf_jax.models.layers import linear, norm, xavier_uniform
-from rf_jax.models.transformer import EncoderLayer
+from rf_jax.models.stacks import encoder_layers
 from rf_jax.precision import matmul_precision
 from rf_jax.structs import NUM_CHANNELS, texel_mask
 
@@ -47,59 +46,38 @@ class ViewIndependentStage(nn.Module):
     """Triangles, normals and materials -> tokens that know the scene's light transport."""
 
     config: RenderFormerConfig
+    transformer: TransformerConfig
     dtype: jnp.dtype
-    attention_fn: AttentionFn
     remat: bool = False  # the gradient computes each layer again instead of storing it
 
     @nn.compact
-    def __call__(self, positions, vertex_normals, texture, num_triangles):
-        """Encodes scenes.
-
-        Args:
-          positions: [B, R + N, 9] of register and triangle tokens (`token_positions`).
-          vertex_normals: [B, N, 9].
-          texture: [B, N, 13] or [B, N, 13, T, T], emission already log-encoded.
-          num_triangles: [B] int32; the triangles come first, padding last.
-
-        Returns:
-          [B, R + N, D] float32; tokens of padding hold values nobody reads.
-        """
-        config = self.config
+    def __call__(
+        self,
+        positions: jax.Array,  # [B, R + N, 9] of `token_positions`
+        vertex_normals: jax.Array,  # [B, N, 9]
+        texture: jax.Array,  # [B, N, 13] or [B, N, 13, T, T], emission log-encoded
+        num_triangles: jax.Array,  # [B] int32; the triangles come first, padding last
+    ) -> jax.Array:
+        """Tokens [B, R + N, D] in float32; those of padding hold values that nobody reads."""
+        config, transformer = self.config, self.transformer
         x = self._embed(positions[:, config.num_register_tokens :], vertex_normals, texture)
         rotation = None
-        if config.pe_type == "rope":
+        if transformer.rope_dim:
             frequencies = self.variable(
                 "constants",
                 "rope_frequencies",
                 rope_frequencies,
-                config.rope_dim,
+                transformer.rope_dim,
                 config.rope_double_max_freq,
             )
-            head_dim = config.latent_dim // config.num_heads
-            rotation = rope_rotation(positions, frequencies.value, head_dim)
-        layers = nn.scan(
-            nn.remat(EncoderLayer, prevent_cse=False) if self.remat else EncoderLayer,
-            variable_axes={"params": 0, "constants": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=config.num_layers,
-        )(
-            num_heads=config.num_heads,
-            hidden_dim=config.dim_feedforward,
-            activation=config.activation,
-            norm_type=config.norm_type,
-            qk_norm_type=config.norm_type if config.view_indep_qk_norm else "none",
-            use_bias=config.bias,
-            dtype=self.dtype,
-            attention_fn=self.attention_fn,
-            name="layers",
-        )
+            rotation = rope_rotation(positions, frequencies.value, transformer.head_dim)
+        layers = encoder_layers(transformer, self.dtype, self.remat, name="layers")
         x, _ = layers(x, rotation, num_triangles + config.num_register_tokens)
         return x
 
     def _embed(self, triangle_positions, vertex_normals, texture):
         """The sequence [register tokens, triangle tokens] before the first layer."""
-        config, width = self.config, self.config.latent_dim
+        config, width = self.config, self.transformer.width
         normal_init = nn.initializers.normal(1.0)
         token = self.param("triangle_token", normal_init, (1, 1, width), jnp.float32)
         registers = self.param(

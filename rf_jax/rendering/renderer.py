@@ -33,7 +33,8 @@ class Renderer:
       config: the network's configuration.
       seconds: wall time spent so far, by phase: "compile", "view-independent", "view-dependent".
       program_bytes: memory that the latest program of each stage needs, weights included.
-      trained_with_performer: whether the weights came with a Performer's projections.
+      approximates_exact_weights: whether the weights were trained with exact attention and the
+        chosen attention is not exact.
     """
 
     def __init__(
@@ -60,12 +61,10 @@ class Renderer:
                 f"precision: expected one of {', '.join(PRECISIONS)}, found {precision!r}"
             )
         dtype = PRECISIONS[precision]
-        self.trained_with_performer = "performer" in (
-            config.view_independent_attention,
-            config.view_dependent_attention,
-        )
+        trained_exact = _is_exact(config)
         if attention is not None:
             variables, config = with_attention(variables, config, attention)
+        self.approximates_exact_weights = trained_exact and not _is_exact(config)
         self.config = config
         self.seconds: collections.Counter[str] = collections.Counter()
         self.program_bytes: dict[str, int] = {}
@@ -202,6 +201,10 @@ class Renderer:
                 f"{bad} of {image.size} rendered values are not finite with {self._precision}"
                 "; check the weights, or use a wider precision (bf16, fp32)"
             )
+
+
+def _is_exact(config: RenderFormerConfig) -> bool:
+    return config.view_independent.attention.exact and config.view_dependent.attention.exact
 
 
 def _memory_bytes(compiled: jax.stages.Compiled) -> int:

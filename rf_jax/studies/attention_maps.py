@@ -12,18 +12,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rf_jax.attention import AttentionFn
-from rf_jax.attention.dot_product import dot_product_attention
-from rf_jax.attention.performer import PerformerAttention
 from rf_jax.errors import run_command_line
 from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 from rf_jax.models import RenderFormer, RenderFormerConfig
+from rf_jax.models.stacks import COLLECTIONS
 from rf_jax.rendering.files import find_jobs
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.scene import load_scene
@@ -63,13 +61,17 @@ def attention_maps(
       variables, config: the network.
       scene: not batched.
     """
-    registers = config.num_register_tokens
     tokens = prepare_scene(scene, config)
-    lengths = jnp.asarray(tokens.num_triangles) + registers
-    inputs = _queries_and_keys(variables, config, tokens)
-    maps = []
-    for layer, (query, key) in enumerate(inputs):
-        maps.append(weights(_attention_fn(variables, config, layer), query, key, lengths)[0])
+    lengths = jnp.asarray(tokens.num_triangles) + config.num_register_tokens
+    _, kept = RenderFormer(config).apply(
+        variables, tokens, method=RenderFormer.encode_scene, mutable=["intermediates"]
+    )
+    inputs = kept["intermediates"]["view_independent"]["layers"]["attention"]
+    (queries,), (keys,) = inputs["query"], inputs["key"]  # (L, 1, R + N, nh, hd)
+    maps = [
+        weights(_attention_fn(variables, config, layer), query, key, lengths)[0]
+        for layer, (query, key) in enumerate(zip(queries, keys, strict=True))
+    ]
     return np.stack(maps)[:, :, : lengths[0], : lengths[0]]
 
 
@@ -87,43 +89,18 @@ def weights(
     return np.swapaxes(np.concatenate(blocks, axis=-1)[..., :keys], 1, 2)
 
 
-def _queries_and_keys(variables, config, tokens):
-    """(query, key) [1, R + N, nh, hd] of each layer, as its attention function got them."""
-    found = []
-
-    def keep(query, key):
-        found.append((query, key))
-
-    def recording(query, key, value, key_lengths):
-        jax.debug.callback(keep, query, key, ordered=True)
-        return dot_product_attention(query, key, value, key_lengths)
-
-    def intercept(call, args, kwargs, context):
-        if isinstance(context.module, PerformerAttention) and context.method_name == "__call__":
-            jax.debug.callback(keep, *args[:2], ordered=True)
-        return call(*args, **kwargs)
-
-    exact = config.view_independent_attention != "performer"
-    model = RenderFormer(config, view_independent_attention=recording if exact else None)
-    with nn.intercept_methods(intercept):
-        model.apply(variables, tokens, method=RenderFormer.encode_scene)
-    jax.effects_barrier()
-    return found
-
-
-def _attention_fn(variables, config, layer):
+def _attention_fn(variables, config, layer) -> AttentionFn:
     """What a layer of the view-independent stage attends with."""
-    if config.view_independent_attention != "performer":
-        return dot_product_attention
+    attention = config.view_independent.attention
+    if not attention.has_variables:
+        return attention.bind()
 
     def of_layer(collection):
         layers = variables[collection]["view_independent"]["layers"]
-        performer = layers["attention"].get("performer", {})
-        return jax.tree.map(lambda x: x[layer], performer)
+        return jax.tree.map(lambda x: x[layer], layers["attention"].get(attention.name, {}))
 
-    module = PerformerAttention(config.performer)
-    bound = {name: of_layer(name) for name in ("params", "constants")}
-    return lambda *inputs: module.apply(bound, *inputs)
+    bound = {name: of_layer(name) for name in COLLECTIONS}
+    return lambda *inputs: attention.bind().apply(bound, *inputs)
 
 
 def light_tokens(scene: Scene, config: RenderFormerConfig) -> np.ndarray:

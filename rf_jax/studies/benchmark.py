@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from rf_jax.attention import ATTENTION_NAMES
+from rf_jax.attention import ATTENTIONS, get_attention
 from rf_jax.errors import run_command_line
 from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
     add("--scene", help="a scene file to use instead of random triangles")
     add("--resolution", type=int, default=256)
     add("--precision", choices=PRECISIONS, default="fp32")
-    add("--attention", nargs="+", default=["auto", "performer"], help=", ".join(ATTENTION_NAMES))
+    add("--attention", nargs="+", default=["auto", "performer"], help=", ".join(ATTENTIONS))
     add("--layers", type=int, help="layers a stage, instead of the variant's")
     add("--repeats", type=int, default=5)
     add("--csv", type=Path, help="also write the table here")
@@ -217,8 +217,8 @@ def save_plot(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _view_attention(name: str) -> str:
-    """Performer stands in the view-independent stage, where it was published."""
-    return "auto" if name == "performer" else name
+    """Approximate attention stands in the view-independent stage alone, where it matters."""
+    return name if get_attention(name).exact else "auto"
 
 
 def _too_large(config: RenderFormerConfig, scene: Scene, name: str) -> str | None:

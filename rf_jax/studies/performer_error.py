@@ -72,7 +72,7 @@ def study(seeds: int) -> list[dict]:
             common | dict(options="mean of values", features=0, error=_median(ignored, exact))
         )
         for (name, options), features in itertools.product(OPTIONS.items(), FEATURES):
-            options = PerformerOptions(num_features=features, **options)
+            options = PerformerOptions(features=features, **options)
             out = [_approximate(s, heads, options) for s, heads in enumerate(arrays)]
             rows.append(common | dict(options=name, features=features, error=_median(out, exact)))
     return rows

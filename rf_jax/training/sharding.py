@@ -1,5 +1,6 @@
 """Where arrays live: a mesh of `data` and `fsdp` devices, batches split over both."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rf_jax.attention import AttentionFn
+from rf_jax.attention import Attention
 from rf_jax.errors import InputError
 
 BATCH_AXES = ("data", "fsdp")
@@ -65,15 +66,17 @@ def to_devices(batch: Any, mesh: Mesh) -> Any:
     )
 
 
-def shard_attention(attention_fn: AttentionFn, mesh: Mesh) -> AttentionFn:
-    """The same attention, each device for its rows: XLA cannot split hand-written kernels."""
-    if mesh.size == 1:
-        return attention_fn
+def shard_attention(attention: Attention, mesh: Mesh) -> Attention:
+    """The same attention; one that XLA cannot split runs on each device for its own rows."""
+    if mesh.size == 1 or not attention.rows_per_device:
+        return attention
     rows = P(BATCH_AXES)
-    on_rows = jax.shard_map(attention_fn, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+    on_rows = jax.shard_map(
+        attention.bind(), mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False
+    )
 
     def attend(query, key, value, key_lengths=None):
         arguments = (query, key, value, key_lengths)
         return on_rows(*(x for x in arguments if x is not None))
 
-    return attend
+    return dataclasses.replace(attention, function=attend, options=None)

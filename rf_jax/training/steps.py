@@ -9,8 +9,6 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from rf_jax.attention import get_attention_fn
-from rf_jax.attention.performer import redraw_projections
 from rf_jax.images.metrics import psnr, ssim
 from rf_jax.images.radiance import display, log_radiance
 from rf_jax.models import RenderFormer
@@ -60,16 +58,12 @@ class TrainState:
 
 def make_model(config: TrainingConfig, mesh: Mesh, dtype: Any = None) -> RenderFormer:
     """The network on a mesh, in the run's compute type or in `dtype`."""
-
-    def attention(name):
-        # Performer is a module of plain XLA, which splits by itself.
-        return None if name == "performer" else shard_attention(get_attention_fn(name), mesh)
-
+    model = config.model
     return RenderFormer(
-        config.model,
+        model,
         dtype or COMPUTE_TYPES[config.precision],
-        attention(config.model.view_independent_attention),
-        attention(config.model.view_dependent_attention),
+        shard_attention(model.view_independent.attention, mesh),
+        shard_attention(model.view_dependent.attention, mesh),
         remat=config.remat,
     )
 
@@ -215,12 +209,14 @@ def make_train_step(
 
 
 def _redraw(config: TrainingConfig, state: TrainState) -> TrainState:
+    """New random constants of the attention functions, when they are due."""
     rng = jax.random.fold_in(jax.random.key(config.seed), REDRAW_STREAM)
     rng = jax.random.fold_in(rng, state.step)
     due = (state.step > 0) & (state.step % config.performer_redraw_every_steps == 0)
-    constants = jax.lax.cond(
-        due, lambda c: redraw_projections(c, rng), lambda c: c, state.constants
-    )
+    stages = config.model.view_independent, config.model.view_dependent
+    constants = state.constants
+    for redraw in {stage.attention.redraw for stage in stages} - {None}:
+        constants = jax.lax.cond(due, lambda c, f=redraw: f(c, rng), lambda c: c, constants)
     return state.replace(constants=constants)
 
 

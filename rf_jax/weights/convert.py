@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from rf_jax.attention import Attention
 from rf_jax.errors import InputError
 from rf_jax.models import RenderFormerConfig, init_variables
 
@@ -30,9 +31,6 @@ _CONV_TRANSPOSE: Transform = (
     lambda x: x.transpose(0, 2, 3, 1),
     lambda x: x.transpose(0, 3, 1, 2),
 )
-
-PROJECTION_NAME = "fast_attention.projection_matrix"
-"""Ends the names of the Performer fork's random projections, one [r, hd] a layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,13 +140,13 @@ def _view_independent_rules(config: RenderFormerConfig) -> Iterator[Rule]:
     if config.pe_type == "rope":
         path = "constants/view_independent/rope_frequencies"
         yield Rule("transformer.rope_emb.freqs", path, None, _SAME)
-    qk_norm = config.norm_type if config.view_indep_qk_norm else "none"
-    for i in range(config.num_layers):
+    stage = config.view_independent
+    for i in range(stage.depth):
         torch, layers = f"transformer.layers.{i}", f"{flax}/layers"
         yield from _norm(f"{torch}.query_norm", f"{layers}/attention_norm", config.norm_type, i)
         attention = f"{torch}.multihead_attn", f"{layers}/attention"
-        yield from _self_attention(*attention, config.bias, qk_norm, i)
-        yield from _performer(*attention, config.view_independent_attention, config, i)
+        yield from _self_attention(*attention, stage, i)
+        yield from _attention_variables(*attention, stage.attention, config, i)
         yield from _feed_forward(torch, layers, config, i)
 
 
@@ -173,7 +171,8 @@ def _view_dependent_rules(config: RenderFormerConfig) -> Iterator[Rule]:
 
 
 def _decoder_layer(torch, flax, config, i) -> Iterator[Rule]:
-    bias, qk_norm = config.bias, config.norm_type if config.qk_norm else "none"
+    stage, bias = config.view_dependent, config.bias
+    qk_norm = stage.qk_norm_type
     layers, context = f"{flax}/layers", f"{flax}/context"
     cross = f"{torch}.multihead_attn"
     yield from _norm(f"{torch}.query_norm", f"{layers}/cross_attention_norm", config.norm_type, i)
@@ -184,23 +183,22 @@ def _decoder_layer(torch, flax, config, i) -> Iterator[Rule]:
     yield from _norm(f"{cross}.k_norm", f"{context}/k_norm", qk_norm, i)
     yield from _linear(f"{cross}.v_proj", f"{context}/v_proj", bias, i)
     yield from _linear(f"{cross}.out_proj", f"{layers}/cross_attention/out", bias, i)
-    name = config.view_dependent_attention
-    yield from _performer(cross, f"{layers}/cross_attention", name, config, i)
+    path = f"{layers}/cross_attention"
+    yield from _attention_variables(cross, path, stage.attention, config, i)
     if config.view_transformer_include_self_attn:
         norm = f"{layers}/self_attention_norm"
         yield from _norm(f"{torch}.self_attn_norm", norm, config.norm_type, i)
         attention = f"{torch}.self_attn", f"{layers}/self_attention"
-        yield from _self_attention(*attention, bias, qk_norm, i)
-        if not config.view_transformer_use_swin_attn:
-            yield from _performer(*attention, name, config, i)
+        yield from _self_attention(*attention, stage, i)
+        yield from _attention_variables(*attention, stage.attention, config, i)
     yield from _feed_forward(torch, layers, config, i)
 
 
-def _self_attention(torch, flax, bias, qk_norm, i) -> Iterator[Rule]:
-    yield from _linear(f"{torch}.in_proj", f"{flax}/qkv", bias, i)
-    yield from _norm(f"{torch}.q_norm", f"{flax}/q_norm", qk_norm, i)
-    yield from _norm(f"{torch}.k_norm", f"{flax}/k_norm", qk_norm, i)
-    yield from _linear(f"{torch}.out_proj", f"{flax}/out", bias, i)
+def _self_attention(torch, flax, stage, i) -> Iterator[Rule]:
+    yield from _linear(f"{torch}.in_proj", f"{flax}/qkv", stage.use_bias, i)
+    yield from _norm(f"{torch}.q_norm", f"{flax}/q_norm", stage.qk_norm_type, i)
+    yield from _norm(f"{torch}.k_norm", f"{flax}/k_norm", stage.qk_norm_type, i)
+    yield from _linear(f"{torch}.out_proj", f"{flax}/out", stage.use_bias, i)
 
 
 def _feed_forward(torch, flax, config, i) -> Iterator[Rule]:
@@ -249,14 +247,16 @@ def _norm(torch, flax, norm_type, layer=None) -> Iterator[Rule]:
         yield Rule(f"{torch}.bias", f"{flax}/bias", layer, _SAME)
 
 
-def _performer(torch, flax, name, config, layer) -> Iterator[Rule]:
-    """The variables of an attention called "performer"; the fork has no temperature."""
-    if name != "performer":
-        return
-    constants = flax.replace("params/", "constants/", 1)
-    yield Rule(f"{torch}.{PROJECTION_NAME}", f"{constants}/performer/projection", layer, _SAME)
-    if config.performer_temperature:
-        yield Rule(f"{torch}.temperature", f"{flax}/performer/temperature", layer, _SAME)
+def _attention_variables(torch, flax, attention: Attention, config, layer) -> Iterator[Rule]:
+    """The variables of an attention function, if it has some."""
+    for collection in ("params", "constants"):
+        prefix = f"{flax.replace('params', collection, 1)}/{attention.name}/"
+        for path in variable_shapes(config):
+            if path.startswith(prefix):
+                variable = path.removeprefix(prefix)
+                default = f"{attention.name}.{variable.replace('/', '.')}"
+                name = attention.torch_names.get(variable, default)
+                yield Rule(f"{torch}.{name}", path, layer, _SAME)
 
 
 def _torch_shape(rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

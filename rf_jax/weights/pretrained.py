@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from flax import traverse_util
 
-from rf_jax.attention import parse_attention
+from rf_jax.attention import ATTENTIONS, parse_attention
+from rf_jax.attention.registry import shapes
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.files import atomic_path
 from rf_jax.models import RenderFormerConfig
@@ -55,7 +55,7 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
         if model_config is None:
             raise InputError(f"{path}: a .pt file holds no configuration; give --model_config")
         tensors = read_pt(path)
-        values = load_config_json(Path(model_config)) | _fork_attention(tensors)
+        values = _implied_attention(tensors) | load_config_json(Path(model_config))
         return _from_torch(tensors, values, path, Path(model_config))
     if model_config is not None:
         raise InputError(f"--model_config belongs to .pt files; {source} has its own")
@@ -106,11 +106,11 @@ def with_attention(
       attention: a name for both stages, or "first,second".
 
     Returns:
-      Variables and configuration. Random projections that the new attention lacks are drawn (from
-      a fixed key); those it does not need are left out.
+      Variables and configuration. Variables of the new attention that are missing are drawn from a
+      fixed key; constants that it does not need are left out.
 
     Raises:
-      InputError: an unknown name, or weights with a learned temperature that would be lost.
+      InputError: an unknown name, or trained variables of the old attention that would be lost.
     """
     first, second = parse_attention(attention)
     config = dataclasses.replace(
@@ -129,14 +129,18 @@ def with_attention(
     return traverse_util.unflatten_dict(leaves, sep="/"), config
 
 
-def _fork_attention(tensors) -> dict[str, Any]:
-    """The configuration that the Performer fork's projections imply; its files do not say."""
-    for name, tensor in tensors.items():
-        if name.endswith(convert.PROJECTION_NAME):
-            return {
-                "view_independent_attention": "performer",
-                "performer_features": len(np.atleast_1d(tensor)),
-            }
+def _implied_attention(tensors) -> dict[str, Any]:
+    """The configuration that the variables of an attention function imply in forks' files.
+
+    Such files do not name their attention, which is that of the view-independent stage.
+    """
+    found = shapes(tensors)
+    for attention in ATTENTIONS.values():
+        options = attention.recognize and attention.recognize(found)
+        if options:
+            values = dataclasses.replace(attention, options=options).option_values()
+            values = dict(values.items() - attention.option_values().items())
+            return values | {"view_independent_attention": attention.name}
     return {}
 
 

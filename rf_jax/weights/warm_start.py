@@ -61,12 +61,7 @@ def _leaves(source, config):
     """Path -> float32 array, with the network's attention functions."""
     pretrained = load_pretrained(source)
     names = config.view_independent_attention, config.view_dependent_attention
-    performer = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if field.name.startswith("performer_")
-    }
-    found = dataclasses.replace(pretrained.config, **performer)
+    found = dataclasses.replace(pretrained.config, attention_options=config.attention_options)
     variables, _ = with_attention(pretrained.variables, found, ",".join(names))
     leaves = traverse_util.flatten_dict(variables, sep="/")
     return {path: np.asarray(leaf, np.float32) for path, leaf in leaves.items()}

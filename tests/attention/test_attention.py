@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rf_jax.attention import ATTENTION_NAMES, get_attention_fn, parse_attention
+from rf_jax.attention import ATTENTIONS, get_attention, parse_attention
 from rf_jax.errors import InputError
 
-EXACT = ("auto", "dot_product", "flash")
+EXACT = [name for name, attention in ATTENTIONS.items() if attention.exact]
 
 # (queries, keys, key lengths of two rows): ragged, length 1, length 0, sizes no block divides.
 CASES = [
@@ -50,7 +50,7 @@ def relative_error(actual, expected):
 @pytest.mark.parametrize("case", CASES)
 def test_forward_is_softmax(name, case):
     arrays = inputs(*case)
-    out = jax.jit(get_attention_fn(name))(*arrays)
+    out = jax.jit(get_attention(name).bind())(*arrays)
     assert out.dtype == jnp.float32
     assert relative_error(out, reference(*arrays)[0]) <= 1e-6
 
@@ -61,7 +61,7 @@ def test_forward_is_softmax(name, case):
 )
 def test_half_precision_keeps_float32_statistics(name, dtype, tolerance):
     arrays = inputs(64, 200, (200, 77), dtype)
-    out = jax.jit(get_attention_fn(name))(*arrays)
+    out = jax.jit(get_attention(name).bind())(*arrays)
     assert out.dtype == dtype
     assert relative_error(out, reference(*arrays)[0]) <= tolerance
 
@@ -88,7 +88,7 @@ def test_gradients_are_those_of_softmax(name, case):
 
     @jax.jit
     def loss(query, key, value):
-        return jnp.sum(get_attention_fn(name)(query, key, value, lengths) * cotangent)
+        return jnp.sum(get_attention(name).bind()(query, key, value, lengths) * cotangent)
 
     actual = jax.grad(loss, argnums=(0, 1, 2))(query, key, value)
     expected = reference_gradients(query, key, value, lengths, cotangent)
@@ -100,7 +100,7 @@ def test_gradients_are_those_of_softmax(name, case):
 def test_keys_beyond_the_length_are_never_read(name):
     query, key, value, lengths = inputs(20, 90, (60, 7))
     beyond = (jnp.arange(90) >= lengths[:, None])[..., None, None]
-    attention = jax.jit(get_attention_fn(name))
+    attention = jax.jit(get_attention(name).bind())
     clean = attention(query, key, value, lengths)
     dirty = attention(query, jnp.where(beyond, 1e4, key), jnp.where(beyond, -1e4, value), lengths)
     assert np.array_equal(clean, dirty)
@@ -109,7 +109,7 @@ def test_keys_beyond_the_length_are_never_read(name):
 @pytest.mark.parametrize("name", EXACT)
 def test_large_scores_stay_finite(name):
     query, key, value, lengths = inputs(20, 90, (60, 7))
-    out = get_attention_fn(name)(query * 100, key * 100, value, lengths)
+    out = get_attention(name).bind()(query * 100, key * 100, value, lengths)
     assert np.isfinite(out).all()
 
 
@@ -118,14 +118,14 @@ def test_dot_product_memory_is_bounded():
     shape = jax.ShapeDtypeStruct((1, 16384, 1, 64), jnp.float32)
     lengths = jax.ShapeDtypeStruct((1,), jnp.int32)
     compiled = (
-        jax.jit(get_attention_fn("dot_product")).lower(shape, shape, shape, lengths).compile()
+        jax.jit(get_attention("dot_product").bind()).lower(shape, shape, shape, lengths).compile()
     )
     assert compiled.memory_analysis().temp_size_in_bytes < 64 * 2**20
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(InputError, match=f"{ATTENTION_NAMES[0]}.*found 'softmax'"):
-        get_attention_fn("softmax")
+    with pytest.raises(InputError, match=r"auto, dot_product.*found 'softmax'"):
+        get_attention("softmax")
 
 
 def test_names_by_stage():

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rf_jax.attention import PerformerOptions, get_attention_fn
+from rf_jax.attention import get_attention
 from rf_jax.attention.dot_product import dot_product_attention
 from rf_jax.attention.performer import (
     LARGEST_SQUARED_NORM,
     PerformerAttention,
+    PerformerOptions,
     log_features,
     orthogonal_projection,
     performer_attention,
@@ -186,8 +187,8 @@ def test_options_halve_the_error_of_plain_features():
         ]
         return np.median([relative_error(o, exact) for o in out])
 
-    plain = error(PerformerOptions(num_features=512))
-    better = error(PerformerOptions(num_features=512, hyperbolic=True, center_keys=True))
+    plain = error(PerformerOptions(features=512))
+    better = error(PerformerOptions(features=512, hyperbolic=True, center_keys=True))
     assert better <= plain / 2
 
 
@@ -222,7 +223,7 @@ def test_temperature_starts_where_it_should_and_is_bounded():
 
 
 def test_projection_is_a_constant_and_can_be_redrawn():
-    module = get_attention_fn("performer", PerformerOptions(num_features=32))()
+    module = get_attention("performer", (PerformerOptions(features=32),)).bind()
     arrays = heads(11, 20, 1.0)
     variables = module.init(jax.random.key(0), *arrays)
     assert set(variables) == {"constants"}

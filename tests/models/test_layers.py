@@ -1,10 +1,13 @@
 """Layers against closed forms."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rf_jax.models import VARIANTS
 from rf_jax.models.dpt import PatchUpsample
 from rf_jax.models.layers import FeedForward, norm, resize_align_corners
 
@@ -32,6 +35,12 @@ def test_resize_keeps_corners_and_commutes_with_a_channel_mix():
     corners = np.ix_([0, 1], [0, -1], [0, -1])
     np.testing.assert_allclose(np.asarray(resized)[corners], np.asarray(x)[corners], atol=1e-6)
     np.testing.assert_allclose(resize_align_corners(x @ mix, 11), resized @ mix, atol=1e-5)
+
+
+def test_resize_gradient_has_no_scatter():
+    x = image(np.random.default_rng(0), 1, 5, 5, 3)
+    gradient = jax.grad(lambda x: jnp.sum(resize_align_corners(x, 11) ** 2))
+    assert "scatter" not in jax.jit(gradient).lower(x).as_text()
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -74,7 +83,10 @@ def test_feed_forward_closed_form(activation):
     from scipy.special import erf
 
     x = image(np.random.default_rng(3), 5, 8)
-    layer = FeedForward(16, activation, False, jnp.float32)
+    transformer = dataclasses.replace(
+        VARIANTS["testing"].view_independent, hidden_dim=16, activation=activation
+    )
+    layer = FeedForward(transformer, jnp.float32)
     variables = layer.init(jax.random.key(0), x)
     weights = {k: np.asarray(v["kernel"], np.float64) for k, v in variables["params"].items()}
     hidden = np.asarray(x, np.float64) @ weights["w1"]

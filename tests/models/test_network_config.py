@@ -27,8 +27,8 @@ def test_derived_values():
     base = VARIANTS["v1_base"]
     assert (base.taps, LARGE.taps) == ((2, 3, 4, 5), (2, 5, 8, 11))
     assert (base.resolution_multiple, LARGE.resolution_multiple) == (8, 64)
-    assert (base.rope_dim, base.view_rope_dim) == (12, 12)
-    assert dataclasses.replace(base, view_transformer_n_heads=12).view_rope_dim == 6
+    assert (base.view_independent.rope_dim, base.view_dependent.rope_dim) == (12, 12)
+    assert dataclasses.replace(base, view_transformer_n_heads=12).view_dependent.rope_dim == 6
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,19 @@ def test_neutral_keys_of_later_files_pass(neutral):
         ("dropout", 0.1, "dropout: this network computes 0.0 only, found 0.1"),
         ("rope_type", "triangle_mixed", "rope_type: .* found 'triangle_mixed'"),
         ("texture_channels", 14, "texture_channels: .* found 14"),
-        ("num_layers", "12", "num_layers: expected int, found '12'"),
-        ("num_layers", True, "num_layers: expected int, found True"),
-        ("num_layers", 0, "num_layers: expected 1 to 65536, found 0"),
-        ("latent_dim", 2**40, "latent_dim: expected 1 to 65536"),
-        ("view_independent_attention", {}, "view_independent_attention: expected str, found {}"),
-        ("bias", 1, "bias: expected bool, found 1"),
-        ("activation", "relu", "activation: expected one of .*swiglu.* found 'relu'"),
+        ("num_layers", "12", "num_layers: expected an integer .*found .12."),
+        ("num_layers", True, "num_layers: expected an integer .*found true"),
+        ("num_layers", 0, "num_layers: expected an integer in \\[1, 65536\\], found 0"),
+        ("latent_dim", 2**40, "latent_dim: expected an integer in"),
+        (
+            "view_independent_attention",
+            {},
+            "view_independent_attention: expected a string, found {}",
+        ),
+        ("bias", 1, "bias: expected true or false, found 1"),
+        ("activation", "relu", "activation: expected one of .*swiglu.* found .relu."),
         ("dpt_out_channels", [1, 2], "dpt_out_channels: expected 4, found"),
-        ("dpt_out_channels", 96, "dpt_out_channels: expected a list of integers, found 96"),
+        ("dpt_out_channels", 96, "dpt_out_channels: expected a list .*found 96"),
         ("dpt_out_layers", [0, 1, 2, 12], "dpt_out_layers: expected 4 ascending layers below 12"),
         ("dpt_out_layers", [3, 2, 1, 0], "dpt_out_layers: expected 4 ascending layers"),
         ("view_transformer_n_layers", 3, "dpt_out_layers: expected 4 ascending layers below 3"),
@@ -73,7 +77,7 @@ def test_neutral_keys_of_later_files_pass(neutral):
         ("vertex_pe_num_freqs", 16, "vertex_pe_num_freqs: RoPE needs an even number from 2 to 14"),
         ("vertex_pe_num_freqs", 5, "vertex_pe_num_freqs: RoPE needs an even number"),
         ("view_independent_attention", "softmax", "attention: expected one of .*'softmax'"),
-        ("performer_features", 1.5, "performer_features: expected int or null, found 1.5"),
+        ("performer_features", 1.5, "performer_features: expected an integer .*found 1.5"),
     ],
 )
 def test_what_the_network_does_not_compute_is_refused(key, value, found):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from rf_jax.models import VARIANTS, RenderFormer
-from rf_jax.models.transformer import (
+from rf_jax.models.view_independent import token_positions
+from rf_jax.models.windows import (
     merge_windows,
     partition_windows,
     window_attention,
     window_mask,
 )
-from rf_jax.models.view_independent import token_positions
 from rf_jax.structs import SceneTokens, expand_texture
 from rf_jax.weights.random_weights import random_variables
 
@@ -49,7 +49,7 @@ def test_shifted_windows_equal_dense_attention_over_the_allowed_pairs():
 
     windows = partition_windows(jnp.asarray(x), side, 4)
     heads = [t[:, :, 0] for t in split(windows)]
-    out = window_attention(jnp.asarray(4), side)(*heads, None)
+    out = window_attention(4, side)(*heads, None)
     out = merge_windows(out.reshape(*out.shape[:2], -1), side, 4)[0]
     query, key, value = (np.asarray(t[0, :, 0], np.float64) for t in split(jnp.asarray(x)))
     index = np.arange(side)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rf_jax.attention.dot_product import dot_product_attention
+from rf_jax.attention.performer import PerformerOptions
 from rf_jax.images.files import load_png
 from rf_jax.rendering.files import find_jobs
 from rf_jax.scene import load_scene
@@ -25,7 +26,9 @@ def scene():
 @pytest.fixture(scope="module")
 def performer_config(config):
     return dataclasses.replace(
-        config, view_independent_attention="performer", performer_temperature=True
+        config,
+        view_independent_attention="performer",
+        attention_options=(PerformerOptions(temperature=True),),
     )
 
 

@@ -164,9 +164,9 @@ def test_a_truncated_file_is_never_read_as_other_weights(saved, variables, monke
     ("text", "message"),
     [
         (None, "config.json: no such file"),
-        ("{", "config.json: expected a JSON object, found"),
+        ("{", "config.json: not JSON at line 1, column 2"),
         ("[1]", "config.json: expected a JSON object, found list"),
-        ("[" * 100_000, "config.json: expected a JSON object, found maximum recursion"),
+        ("[" * 100_000, "config.json: JSON nested too deeply"),
     ],
 )
 def test_bad_configurations_are_named(saved, text, message):

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from rf_jax.attention.performer import PerformerOptions
 from rf_jax.errors import InputError
 from rf_jax.images.files import load_exr
 from rf_jax.models import VARIANTS
@@ -51,8 +52,7 @@ CONFIGS = {
         TINY,
         view_independent_attention="performer",
         view_dependent_attention="performer",
-        performer_features=20,
-        performer_temperature=True,
+        attention_options=(PerformerOptions(features=20, temperature=True),),
     ),
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pt_files import write_pt, write_state_dict
 
+from rf_jax.attention.performer import PerformerOptions
 from rf_jax.weights import convert
 from rf_jax.weights.checkpoint import save_checkpoint
 from rf_jax.weights.pretrained import load_pretrained, save_hugging_face_folder
@@ -23,7 +24,9 @@ def fork(tmp_path, config):
     """The tensors of fork.pt, with projections; its config.json, like the fork's, has no word of
     them."""
     performer = dataclasses.replace(
-        config, view_independent_attention="performer", performer_features=20
+        config,
+        view_independent_attention="performer",
+        attention_options=(PerformerOptions(features=20),),
     )
     tensors = convert.to_torch(random_variables(performer, seed=0), performer)
     names = {f"module.{name}": tensor for name, tensor in tensors.items()}
@@ -36,7 +39,7 @@ def test_a_performer_checkpoint_goes_there_and_back(command, tmp_path, fork):
     status, out, _ = command(CONVERT, "fork.pt", "flax", "--model_config", "config.json")
     count = sum(tensor.size for tensor in fork.values())
     assert status == 0 and f"{count:,} parameters from fork.pt" in out
-    variables, values = load_pretrained(tmp_path / "flax")
+    variables, _, values = load_pretrained(tmp_path / "flax")
     assert values["view_independent_attention"] == "performer"
     assert values["performer_features"] == 20
     attention = variables["constants"]["view_independent"]["layers"]["attention"]
@@ -58,7 +61,7 @@ def test_half_precision_halves_the_file(command, refused, tmp_path, config):
     assert command(CONVERT, "--to_torch", "--half", "plain", "half")[0] == 0
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
     assert sizes[1] < 0.6 * sizes[0]
-    rounded, _ = load_pretrained(tmp_path / "half")
+    rounded = load_pretrained(tmp_path / "half").variables
     for a, b in zip(*map(jax.tree.leaves, (variables, rounded)), strict=True):
         np.testing.assert_allclose(np.float32(b), a, rtol=1e-3, atol=1e-6)
     variables["params"]["view_dependent"]["ray_token"] *= 1e6
@@ -115,7 +118,7 @@ def test_a_hostile_pickle_runs_nothing(refused, tmp_path, fork, checkpoint):
         (("fork.pt", "out"), "give --model_config"),
         (("none.pt", "out", "--model_config", "config.json"), "none.pt: no such file"),
         (("fork.pt", "out", "--model_config", "none.json"), "none.json: no such file"),
-        (("fork.pt", "out", "--model_config", "fork.pt"), "fork.pt: expected a JSON object"),
+        (("fork.pt", "out", "--model_config", "fork.pt"), "fork.pt: expected UTF-8 text"),
         (("torch", "out", "--model_config", "config.json"), "--model_config belongs to .pt files"),
         (("nowhere", "out"), "nowhere: no such folder, nor a hub id"),
         (("empty", "out"), "empty: expected a folder with config.json"),
@@ -145,7 +148,10 @@ def test_sources_and_destinations(refused, tmp_path, config, variables, fork, ar
         ({"dim_feedforward": 40}, "6 misshaped: transformer.layers.0.ffn.w1.weight"),
         ({"vertex_pe_num_freqs": 6}, "config.json: vertex_pe_num_freqs: RoPE needs"),
         ({"use_fancy_attention": True}, "config.json: use_fancy_attention: True switches on"),
-        ({"latent_dim": "36"}, "config.json: latent_dim: expected int, found '36'"),
+        (
+            {"latent_dim": "36"},
+            'config.json: latent_dim: expected an integer in [1, 65536], found "36"',
+        ),
     ],
 )
 def test_configurations_that_do_not_fit(refused, tmp_path, config, variables, changes, expected):

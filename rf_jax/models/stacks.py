@@ -1,0 +1,154 @@
+"""The layers of a stage as one scanned program, their variables stacked along a leading axis."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rf_jax.models.config import WINDOW_SIZE, TransformerConfig
+from rf_jax.models.transformer import ContextProjection, DecoderLayer, EncoderLayer
+
+COLLECTIONS = ("params", "constants")
+"""Variables of a network: those that are trained, and those that are not."""
+
+_STACKED = dict(
+    variable_axes={**dict.fromkeys(COLLECTIONS, 0), "intermediates": 0},
+    split_rngs={"params": True},
+)
+
+
+def encoder_layers(config: TransformerConfig, dtype: jnp.dtype, remat: bool, name: str) -> Any:
+    """All layers of the view-independent stage; called as an `EncoderLayer`."""
+    scanned = nn.scan(
+        _maybe_remat(EncoderLayer, remat), in_axes=nn.broadcast, length=config.depth, **_STACKED
+    )
+    return scanned(config, dtype, name=name)
+
+
+def context_projections(config: TransformerConfig, dtype: jnp.dtype) -> Any:
+    """The projections of all layers; called as a `ContextProjection`, its results have an axis L.
+
+    A scan that carries nothing: unlike a vmap, it holds the normed tokens of one layer at a time.
+    """
+    scanned = nn.scan(ContextProjection, in_axes=nn.broadcast, length=config.depth, **_STACKED)
+    return scanned(config, dtype)
+
+
+def decoder_layers(
+    config: TransformerConfig,
+    dtype: jnp.dtype,
+    include_self_attention: bool,
+    windowed: bool,
+    remat: bool,
+    initializing: bool,
+) -> Any:
+    """All layers of the view-dependent stage, to be run by `run_decoder_layers`.
+
+    Args:
+      config, dtype, include_self_attention: as of `DecoderLayer`.
+      windowed: whether rays attend to rays in shifted windows.
+      remat: whether the gradient computes each layer again instead of storing it.
+      initializing: whether the network's variables are being made.
+    """
+    fields = config, dtype, include_self_attention
+    scan = dict(**_STACKED, in_axes=(0, *[nn.broadcast] * 3))
+    if not windowed:
+        layers = nn.scan(_maybe_remat(DecoderLayer, remat), length=config.depth, **scan)
+        return layers(*fields, None)
+    period = window_period(config.depth)
+    shifts = tuple(i % 2 * (WINDOW_SIZE // 2) for i in range(period))
+
+    def map_variables(module, *functions):
+        trans_in, trans_out = (functools.partial(f, period=period) for f in functions)
+        return nn.map_variables(module, COLLECTIONS, trans_in, trans_out, init=initializing)
+
+    layers = map_variables(DecoderPeriod, _split_layers, _join_layers)
+    layers = nn.scan(layers, length=config.depth // period, **scan)
+    return map_variables(layers, _fold, _unfold)(*fields, shifts, remat)
+
+
+def run_decoder_layers(
+    layers: Any,
+    windowed: bool,
+    x: jax.Array,
+    context: tuple[jax.Array, jax.Array],
+    *inputs: Any,
+) -> jax.Array:
+    """The streams [L, B V, P, D] after all layers.
+
+    Args:
+      layers, windowed: of `decoder_layers`.
+      x: [B V, P, D] ray tokens.
+      context: keys and values [L, B, S, nh, hd] of `context_projections`.
+      inputs: the other arguments of `DecoderLayer`.
+    """
+    if not windowed:
+        return layers(x, context, *inputs)[1]
+    period = window_period(len(context[0]))
+    return _unfold(layers(x, _fold(context, period), *inputs)[1], period)
+
+
+def window_period(depth: int) -> int:
+    """Layers that are unrolled so that their window shifts are static: every other is shifted.
+
+    Where layers do not come in pairs, all are.
+    """
+    return 2 if depth % 2 == 0 else depth
+
+
+class DecoderPeriod(nn.Module):
+    """The layers of one period of the window shifts, unrolled, so that each shift is static."""
+
+    config: TransformerConfig
+    dtype: jnp.dtype
+    include_self_attention: bool
+    shifts: tuple[int, ...]
+    remat: bool
+
+    @nn.compact
+    def __call__(self, x, context, *inputs):
+        """As `DecoderLayer`; the context and the stream have a leading axis of layers."""
+        stream = []
+        layer_class = _maybe_remat(DecoderLayer, self.remat)
+        for i, shift in enumerate(self.shifts):
+            layer = layer_class(
+                self.config, self.dtype, self.include_self_attention, shift, name=f"layer{i}"
+            )
+            x, tap = layer(x, jax.tree.map(lambda a, i=i: a[i], context), *inputs)
+            stream.append(tap)
+        return x, jnp.stack(stream)
+
+
+def _maybe_remat(layer: type[nn.Module], remat: bool) -> type[nn.Module]:
+    return nn.remat(layer, prevent_cse=False) if remat else layer
+
+
+def _split_layers(variables, period):
+    """{collection: leaves [period, ...]} -> {collection: {layer0: leaves, ...}}."""
+
+    def split(tree):
+        return {f"layer{i}": jax.tree.map(lambda x, i=i: x[i], tree) for i in range(period)}
+
+    return {name: split(tree) for name, tree in variables.items() if tree}
+
+
+def _join_layers(variables, period):
+    """The inverse of `_split_layers`; when variables are being made, old ones may lie beside."""
+
+    def join(tree):
+        layers = (tree[f"layer{i}"] for i in range(period))
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+
+    return {name: join(tree) for name, tree in variables.items() if "layer0" in tree}
+
+
+def _fold(tree, period):
+    """Leaves [L, ...] -> [L / period, period, ...]."""
+    return jax.tree.map(lambda x: x.reshape(-1, period, *x.shape[1:]), tree)
+
+
+def _unfold(tree, period):
+    """The inverse of `_fold`."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
