@@ -25,13 +25,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "source",
-        help="a Hugging Face folder (config.json + model.safetensors), a hub id "
-        "(microsoft/renderformer-v1-base, microsoft/renderformer-v1.1-swin-large), a Performer "
-        "fork's .pt file, or an rf_jax checkpoint",
+        help="a Hugging Face folder (config.json and model.safetensors), a hub id "
+        "(microsoft/renderformer-v1-base, microsoft/renderformer-v1.1-swin-large), a .pt file of "
+        "the Performer fork, an rf_jax checkpoint, or a training directory",
     )
-    parser.add_argument("destination", type=Path, help="folder to write")
+    parser.add_argument("destination", type=Path, help="folder to write to")
     parser.add_argument(
-        "--model_config", type=Path, help="config.json of a .pt file, which holds none"
+        "--model_config", type=Path, help="config.json for a .pt file, which contains none"
     )
     parser.add_argument(
         "--to_torch",
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         help="write a Hugging Face folder for PyTorch instead of an rf_jax checkpoint",
     )
     parser.add_argument(
-        "--half", action="store_true", help="round parameters to float16, for half the size"
+        "--half", action="store_true", help="round parameters to float16, which halves the size"
     )
     return parser.parse_args()
 

@@ -3,7 +3,7 @@
     python train.py --config configs/tiny.py --workdir workdirs/tiny
     python train.py --config configs/base_256.py --workdir W --config.batch_size=64
 
-Run it again with the same --workdir to continue. On several nodes give --multi_process.
+The same command continues a run that was stopped. On several nodes, add --multi_process.
 """
 
 import argparse
@@ -23,17 +23,17 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config", required=True, help="a file of configs/; --config.KEY=VALUE changes a key")
-    add("--workdir", type=Path, required=True, help="folder of the run; made if missing")
+    add("--config", required=True, help="a file in configs/; --config.KEY=VALUE changes a key")
+    add("--workdir", type=Path, required=True, help="folder of the run; created if missing")
     add(
         "--multi_process",
         action="store_true",
-        help="one of several processes, as SLURM, Open MPI or Kubernetes started them; elsewhere "
-        "give also the next three",
+        help="join the other processes of the run, as SLURM, Open MPI or Kubernetes started them; "
+        "under other launchers, give the next three options instead",
     )
     add("--coordinator", help="host:port of process 0")
-    add("--num_processes", type=int)
-    add("--process_id", type=int)
+    add("--num_processes", type=int, help="how many processes train together")
+    add("--process_id", type=int, help="number of this process, from 0")
     args, overrides = parser.parse_known_args()
     unknown = [text for text in overrides if not text.startswith("--config.")]
     if unknown:
@@ -42,7 +42,7 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
 
 
 def connect(args: argparse.Namespace) -> None:
-    """Joins the other processes."""
+    """Joins the other processes of the run."""
     try:
         jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
     except (ValueError, RuntimeError) as error:

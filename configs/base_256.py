@@ -1,10 +1,11 @@
-"""V1-Base (205M parameters), first stage: up to 1,536 triangles, 256x256, as published.
+"""V1-Base (205M parameters), first training stage: up to 1,536 triangles, 256x256, as published.
 
 python train.py --config configs/base_256.py --workdir workdirs/base_256
 
-Data: configs/data_256.py. Eight GPUs of 40 GB or more (fewer: --config.accumulation_steps).
-Time as published: about 5 days on 8 A100. Published figures after both stages: PSNR 29.77 dB,
-SSIM 0.9526, LPIPS 0.055, HDR-FLIP 0.175 at 256x256 (RenderFormer, table 1).
+The data are made with configs/data_256.py. The run needs eight GPUs of 40 GB or more; on fewer, set
+--config.accumulation_steps.
+Time as published: about 5 days on 8 A100. Published figures after both training stages: PSNR 29.77
+dB, SSIM 0.9526, LPIPS 0.055, HDR-FLIP 0.175 at 256x256 (RenderFormer, table 1).
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,9 @@
-"""V1-Base, second stage: up to 4,096 triangles, 512x512, from the weights of the first.
+"""V1-Base, second training stage: up to 4,096 triangles, 512x512, from the first stage's weights.
 
 python train.py --config configs/base_512.py --workdir workdirs/base_512
 
-Time as published: about 3 days on 8 A100; published figures: see base_256.py.
+The data are made with configs/data_512.py; workdirs/base_256 is the run of base_256.py.
+Time as published: about 3 days on 8 A100. The published figures are in base_256.py.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,10 @@
-"""Seconds: the network of the tests on whatever small scenes there are, to see all parts work.
+"""A run of seconds that shows that all parts work: the tests' network on any small scenes.
 
 python train.py --config configs/debug.py --workdir workdirs/debug
 
-Time: under a minute on two CPU cores, most of it compiling.
-Result: 20 steps, a checkpoint, image grids; the images stay dark. LPIPS is off: runs offline.
+Time: under a minute on two CPU cores, most of which is compilation.
+Result: 20 steps, a checkpoint and image grids; the images stay dark. LPIPS is off, so this runs
+offline.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
-"""The published V1-Base, its view-independent attention replaced by the Performer, fine-tuned.
+"""Fine-tunes the published V1-Base with the Performer as its view-independent attention.
 
 python convert_weights.py microsoft/renderformer-v1-base checkpoints/v1_base
 python train.py --config configs/finetune_performer.py --workdir workdirs/performer
 
-The view-dependent stage keeps exact attention. Time and figures: not measured yet (needs a GPU and
-the published weights).
+The view-dependent stage keeps exact attention. Time and figures are not measured yet: this needs a
+GPU and the published weights.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,10 @@
-"""V1.1-Large with shifted windows (483M parameters), first stage: 1,536 triangles, 256x256.
+"""V1.1-Large (483M parameters, shifted windows), first training stage: 1,536 triangles, 256x256.
 
 python train.py --config configs/large_256.py --workdir workdirs/large_256
 
-Batch and schedule as in the published recipe for 8 GPUs; its time and figures are not published.
+The data are made with configs/data_256.py.
+Batch size and schedule are those of the published recipe for 8 GPUs; its time and figures are not
+published.
 """
 
 from ml_collections import ConfigDict

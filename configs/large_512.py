@@ -1,8 +1,10 @@
-"""V1.1-Large, second stage: up to 4,096 triangles, 512x512, from the weights of the first.
+"""V1.1-Large, second training stage: up to 4,096 triangles, 512x512, from the first's weights.
 
 python train.py --config configs/large_512.py --workdir workdirs/large_512
 
-Batch and schedule as in the published recipe for 8 GPUs; its time and figures are not published.
+The data are made with configs/data_512.py; workdirs/large_256 is the run of large_256.py.
+Batch size and schedule are those of the published recipe for 8 GPUs; its time and figures are not
+published.
 """
 
 from ml_collections import ConfigDict
