@@ -13,8 +13,9 @@ from pathlib import Path
 import jax
 
 from rf_jax.compilation import enable_compilation_cache
+from rf_jax.config_files import load_config_file
 from rf_jax.errors import InputError, run_command_line
-from rf_jax.training.config import load_training_config
+from rf_jax.training.config import TrainingConfig
 from rf_jax.training.loop import train_and_evaluate
 
 
@@ -56,7 +57,7 @@ def connect(args: argparse.Namespace) -> None:
 def main() -> None:
     args, overrides = parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    config = load_training_config(args.config, overrides)
+    config = load_config_file(TrainingConfig, args.config, overrides)
     if args.multi_process or args.coordinator:
         connect(args)
     enable_compilation_cache()

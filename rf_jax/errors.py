@@ -1,7 +1,9 @@
 """The one error type for bad user input, and how command lines report it."""
 
 import contextlib
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 
 
@@ -31,6 +33,7 @@ def run_command_line(
 
     Running out of memory does too, with `memory_advice`.
     """
+    _silence_libraries()
     try:
         main()
     except InputError as error:
@@ -41,6 +44,23 @@ def run_command_line(
         if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
             raise
         sys.exit(_fail(f"out of memory: {memory_advice}"))
+
+
+def _silence_libraries() -> None:
+    """Keeps Orbax's account of a failure off stderr, which `run_command_line` says in one line.
+
+    Orbax logs the traceback of what it raises, and reads and writes that were under way when one
+    failed complain, until the process ends, that nobody waits for them.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    sys.unraisablehook = _report_unraisable
+
+
+def _report_unraisable(late: "sys.UnraisableHookArgs") -> None:
+    if str(late.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(late)
 
 
 def _fail(message: str) -> int:

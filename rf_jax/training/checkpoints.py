@@ -6,7 +6,9 @@ WORKDIR/checkpoints/STEP/variables          parameters (averaged ones, if there 
 WORKDIR/checkpoints/STEP/training           the rest of the `TrainState`
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,21 +111,14 @@ class TrainCheckpoints:
     def close(self) -> None:
         self._manager.close()
 
-    def _reporting(self):
-        return _Reporting(self._workdir)
-
-
-class _Reporting:
-    """Failed writes, in many types, as one line."""
-
-    def __init__(self, workdir: Path):
-        self._workdir = workdir
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, Exception) and not isinstance(error, InputError):
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Turns the errors of failed writes, of many types, into one line."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(
                 f"{self._workdir / CHECKPOINTS_NAME}: a checkpoint cannot be written ({reason}); "

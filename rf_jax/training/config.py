@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from rf_jax import config_files, schema
+from rf_jax import schema
+from rf_jax.config_files import parse_config, to_config_dict
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path, read_json
 from rf_jax.models import VARIANTS, RenderFormerConfig
@@ -164,25 +165,7 @@ _MAY_CHANGE = {
 
 def default_config(model: RenderFormerConfig) -> ConfigDict:
     """All keys with their defaults, for `configs/*.py` and `--config.KEY=VALUE` to change."""
-    return config_files.to_config_dict(TrainingConfig(model=model))
-
-
-def load_training_config(path: str, overrides: list[str]) -> TrainingConfig:
-    """Reads a configuration file (see `rf_jax.config_files`).
-
-    Raises:
-      InputError: no such file, an unknown key, a value of another type or out of range.
-    """
-    return config_files.load_config_file(TrainingConfig, path, overrides)
-
-
-def parse_training_config(config: Mapping[str, Any] | ConfigDict) -> TrainingConfig:
-    """Checks a configuration.
-
-    Raises:
-      InputError: names the key (and the nearest valid one), what was expected and what was found.
-    """
-    return config_files.parse_config(TrainingConfig, config)
+    return to_config_dict(TrainingConfig(model=model))
 
 
 def save_or_compare(config: TrainingConfig, workdir: Path) -> None:
@@ -193,7 +176,7 @@ def save_or_compare(config: TrainingConfig, workdir: Path) -> None:
     """
     path = workdir / TRAINING_CONFIG_NAME
     if path.exists():
-        old = _flatten(schema.to_dict(parse_training_config(read_json(path))))
+        old = _flatten(schema.to_dict(parse_config(TrainingConfig, read_json(path))))
         new = _flatten(schema.to_dict(config))
         differing = [key for key in new if old[key] != new[key] and key not in _MAY_CHANGE]
         if differing:

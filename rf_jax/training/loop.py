@@ -1,6 +1,7 @@
 """Training: everything joined by `train_and_evaluate`."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -17,13 +18,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from rf_jax.config_files import parse_config
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.files import atomic_path
 from rf_jax.images.lpips import Perceptual
 from rf_jax.models import RenderFormer, init_variables
 from rf_jax.structs import Batch
 from rf_jax.training.checkpoints import TrainCheckpoints
-from rf_jax.training.config import TrainingConfig, parse_training_config, save_or_compare
+from rf_jax.training.config import TrainingConfig, save_or_compare
 from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
 from rf_jax.training.optim import make_optimizer, make_schedule
 from rf_jax.training.sharding import (
@@ -70,48 +72,73 @@ def train_and_evaluate(
         steps in a row without a finite gradient; a checkpoint that cannot be written.
     """
     if not isinstance(config, TrainingConfig):
-        config = parse_training_config(config)
-    run = Run(config, Path(workdir), devices)
-    try:
-        return run.train()
-    finally:
-        run.close()
+        config = parse_config(TrainingConfig, config)
+    with contextlib.ExitStack() as stack:
+        return Run(config, Path(workdir), devices, stack).train()
 
 
 class Run:
     """One run: its mesh, compiled steps, data and files."""
 
     def __init__(
-        self, config: TrainingConfig, workdir: Path, devices: list[jax.Device] | None = None
+        self,
+        config: TrainingConfig,
+        workdir: Path,
+        devices: list[jax.Device] | None,
+        stack: contextlib.ExitStack,
     ):
+        """Checks everything that can be checked, then opens files and starts reading.
+
+        Args:
+          config, workdir, devices: as of `train_and_evaluate`.
+          stack: closes what is opened here.
+        """
         self.config, self.workdir = config, workdir
         self.mesh = make_mesh(config.fsdp, config.batch_size // config.accumulation_steps, devices)
-        self.files = tuple(find_training_files(config, "train"))
-        self.perceptual = None
-        if config.lpips_weight:
-            dtype = jnp.dtype(COMPUTE_TYPES[config.precision]).name
-            self.perceptual = Perceptual(config.lpips_weights, dtype)
-        if jax.process_index() == 0:
-            save_or_compare(config, workdir)
-            self._save_revision()
-        self.checkpoints = TrainCheckpoints(workdir, config)
-        distance, self._perceptual_params = None, None
-        if self.perceptual is not None:
-            distance = self.perceptual.distance
-            self._perceptual_params = jax.device_put(self.perceptual.params, replicated(self.mesh))
-        self.steps = compile_steps(config, self.mesh, make_model(config, self.mesh), distance)
-        self.state = self._first_state()
-        start = int(self.state.step)
-        rate = self.mesh.size * measure_product_rate(config, COMPUTE_TYPES[config.precision])
-        self.watcher = Watcher(workdir, config, start, rate)
-        loader = SceneLoader(self.files, config, training=True)
-        shard = jax.process_index(), jax.process_count()
-        self.stream = BatchStream(loader, config.batch_size, start, config.total_steps, shard)
-        self.validation_files = tuple(
-            find_training_files(config, "val")[: config.validation_scenes]
+        self._find_files()
+        self._load_perceptual()
+        self._claim_workdir()
+        self.checkpoints = stack.enter_context(
+            contextlib.closing(TrainCheckpoints(workdir, config))
         )
+        model = make_model(config, self.mesh)
+        self.steps = compile_steps(config, self.mesh, model, self._distance)
+        self.state = self._first_state()
+        self.watcher = stack.enter_context(contextlib.closing(self._watcher()))
+        loader = SceneLoader(self.files, config, training=True)
+        self.stream = self._stream(loader, int(self.state.step), config.total_steps)
+        stack.enter_context(contextlib.closing(self.stream))
+
+    def _find_files(self) -> None:
+        self.files = tuple(find_training_files(self.config, "train"))
+        found = find_training_files(self.config, "val")
+        self.validation_files = tuple(found[: self.config.validation_scenes])
         if not self.validation_files:
-            logging.warning("no validation: %s has no scenes of a val split", config.data.path)
+            logging.warning("no validation: %s has no scenes of a val split", self.config.data.path)
+
+    def _load_perceptual(self) -> None:
+        """LPIPS and its weights on the devices; None where the loss has no such term."""
+        self._distance = self._perceptual_params = None
+        if self.config.lpips_weight:
+            dtype = jnp.dtype(COMPUTE_TYPES[self.config.precision]).name
+            perceptual = Perceptual(self.config.lpips_weights, dtype)
+            self._distance = perceptual.distance
+            self._perceptual_params = jax.device_put(perceptual.params, replicated(self.mesh))
+
+    def _claim_workdir(self) -> None:
+        if jax.process_index() == 0:
+            save_or_compare(self.config, self.workdir)
+            with atomic_path(self.workdir / "revision.txt") as path:
+                path.write_text(git_revision() + "\n")
+
+    def _watcher(self) -> Watcher:
+        config = self.config
+        rate = self.mesh.size * measure_product_rate(config, COMPUTE_TYPES[config.precision])
+        return Watcher(self.workdir, config, int(self.state.step), rate)
+
+    def _stream(self, loader: SceneLoader, start: int, stop: int) -> BatchStream:
+        shard = jax.process_index(), jax.process_count()
+        return BatchStream(loader, self.config.batch_size, start, stop, shard)
 
     def train(self) -> TrainState:
         """The loop."""
@@ -135,29 +162,19 @@ class Run:
         self.checkpoints.wait()
         return self.state
 
-    def close(self) -> None:
-        for part in ("stream", "watcher", "checkpoints"):
-            if hasattr(self, part):
-                getattr(self, part).close()
-
     def validate(self) -> tuple[dict[str, float], Any]:
         """Means over the validation scenes, and images of the first."""
         loader = SceneLoader(self.validation_files, self.config, training=False)
-        batch_size = self.config.batch_size
-        batches = -(-len(self.validation_files) // batch_size)
-        shard = jax.process_index(), jax.process_count()
-        stream = BatchStream(loader, batch_size, 0, batches, shard)
+        batches = -(-len(self.validation_files) // self.config.batch_size)
         totals: collections.Counter[str] = collections.Counter()
         images = None
-        try:
+        with contextlib.closing(self._stream(loader, 0, batches)) as stream:
             for batch in stream:
                 sums, pair = self.steps.evaluate(
                     self.state.variables, to_devices(batch, self.mesh), self._perceptual_params
                 )
                 totals.update({name: float(value) for name, value in sums.items()})
                 images = images or jax.tree.map(np.asarray, pair)
-        finally:
-            stream.close()
         scenes = totals.pop("scenes")
         return {name: total / scenes for name, total in totals.items()}, images
 
@@ -225,10 +242,6 @@ class Run:
                 f"{self.config.data.path}: {skipped} of {read} files read were unusable, more than "
                 f"config.data.max_skipped_fraction={limit}; the warnings above name them"
             )
-
-    def _save_revision(self) -> None:
-        with atomic_path(self.workdir / "revision.txt") as path:
-            path.write_text(git_revision() + "\n")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,17 +3,10 @@
 Training directories have that `config.json` too, and such folders in `checkpoints/STEP/`.
 """
 
-import contextlib
-import gc
 import json
-import logging
 import re
-import sys
 import tempfile
-import time
-import traceback
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +21,6 @@ CONFIG_NAME = "config.json"
 VARIABLES_NAME = "variables"
 CHECKPOINTS_NAME = "checkpoints"
 """Folder of a training directory; it has one folder a step, which appears whole or not at all."""
-
-SECONDS_TO_SETTLE = 1.0
-"""Waited after a failure for the reads or writes that were under way."""
 
 
 def load_config_json(path: Path) -> dict[str, Any]:
@@ -77,7 +67,7 @@ def save_checkpoint(folder: Path, variables: Mapping[str, Any], config: dict[str
             whole = Path(temporary) / "checkpoint"
             whole.mkdir()
             (whole / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
-            with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+            with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save((whole / VARIABLES_NAME).resolve(), dict(variables))
             _replace_folder(folder, whole, Path(temporary) / "replaced")
     except InputError:
@@ -109,7 +99,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     variables_folder = _variables_folder(folder)
     with prefix_errors(str(folder)):
         try:
-            with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+            with ocp.StandardCheckpointer() as checkpointer:
                 path = variables_folder.resolve()
                 # NumPy targets; by default arrays go to the devices that they were saved from.
                 target = jax.tree.map(_empty, dict(checkpointer.metadata(path).item_metadata))
@@ -124,34 +114,6 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _empty(metadata: Any) -> np.ndarray:
     """An array of that shape and type that takes no memory."""
     return np.broadcast_to(np.zeros((), metadata.dtype), metadata.shape)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Orbax from printing.
-
-    It logs tracebacks of what it raises. Reads and writes that still run after one failed complain
-    that nobody waits for them, when they are collected.
-    """
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    sys.unraisablehook = lambda _: None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            try:
-                yield
-            except Exception as error:
-                time.sleep(SECONDS_TO_SETTLE)
-                traceback.clear_frames(error.__traceback__)
-                gc.collect()
-                raise
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        sys.unraisablehook = hook
 
 
 def _reason(error: Exception) -> str:
