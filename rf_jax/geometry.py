@@ -1,4 +1,7 @@
-"""Cameras and rays. Cameras look along -z with +y up and +x right (OpenGL, Blender)."""
+"""Cameras, rays and the order of points in space.
+
+Cameras look along -z with +y up and +x right (OpenGL, Blender).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -80,3 +83,34 @@ def crop_images(images: jax.Array, origin: jax.Array, side: int) -> jax.Array:
     )
     parts = crop(images.reshape(-1, *images.shape[-3:]), origin.reshape(-1, 2))
     return parts.reshape(*lead, side, side, channels)
+
+
+HILBERT_BITS = 16
+"""Bits per axis of the cells that a Hilbert curve visits."""
+
+
+def hilbert_order(points: np.ndarray) -> np.ndarray:
+    """The order of points [n, 3] along a Hilbert curve through their bounding box: indices [n].
+
+    Neighbours on the curve are near to each other in space. The transform is Skilling's
+    ("Programming the Hilbert curve", 2004), its first axis x. Points in one cell keep their order.
+    """
+    points = np.asarray(points, np.float32)
+    low, extent = points.min(0), np.ptp(points, axis=0)
+    # An axis along which all points agree stays at 0.
+    cells = (points - low) / np.where(extent > 0, extent, 1) * (2**HILBERT_BITS - 1)
+    x = cells.astype(np.int64).T  # (3, n)
+    for bit in reversed(range(HILBERT_BITS)):
+        low_bits = (1 << bit) - 1
+        for axis in range(3):
+            is_set = (x[axis] >> bit & 1).astype(bool)
+            swapped = np.where(is_set, 0, (x[0] ^ x[axis]) & low_bits)
+            x[0] ^= np.where(is_set, low_bits, swapped)
+            x[axis] ^= swapped
+    code = np.zeros(x.shape[1], np.int64)
+    parity = np.zeros_like(code)
+    for bit in reversed(range(HILBERT_BITS)):
+        for axis in range(3):  # the code is the running parity of the interleaved bits
+            parity ^= x[axis] >> bit & 1
+            code = code << 1 | parity
+    return np.argsort(code, kind="stable")

@@ -5,7 +5,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rf_jax.geometry import generate_rays, look_at, world_to_camera_points
+from rf_jax.geometry import (
+    generate_rays,
+    hilbert_order,
+    look_at,
+    world_to_camera_points,
+)
 
 EYE = jnp.eye(3)
 
@@ -52,3 +57,19 @@ def test_camera_space_keeps_distances_and_puts_the_camera_at_the_origin():
     )
     ahead = world_to_camera_points(jnp.zeros((1, 3)), jnp.asarray(camera)[None])
     np.testing.assert_allclose(ahead, [[0, 0, -np.sqrt(14)]], atol=1e-5)
+
+
+def test_hilbert_neighbours_are_near():
+    """On a full grid every step of the curve goes to an adjacent cell."""
+    side = 8
+    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    points = (grid + 0.5) / side
+    points = np.concatenate([points, np.zeros((1, 3)), np.ones((1, 3))])  # the range of the curve
+    order = hilbert_order(points)
+    assert sorted(order) == list(range(side**3 + 2))
+    walk = grid[order[order < side**3]]
+    np.testing.assert_array_equal(np.abs(np.diff(walk, axis=0)).sum(1), 1)
+
+
+def test_hilbert_order_of_points_in_one_cell_is_theirs():
+    assert hilbert_order(np.ones((5, 3))).tolist() == [0, 1, 2, 3, 4]

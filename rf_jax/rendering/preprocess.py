@@ -3,6 +3,7 @@
 import numpy as np
 
 from rf_jax.errors import InputError
+from rf_jax.geometry import hilbert_order
 from rf_jax.images.radiance import log_radiance
 from rf_jax.models import RenderFormerConfig
 from rf_jax.scene import validate_scene
@@ -37,8 +38,10 @@ def prepare_scene(
 ) -> SceneTokens:
     """Validates, compacts, pads and encodes a scene; its arrays are left alone.
 
-    Valid triangles come first (in their order), so that a length is the whole mask. Patches that
-    hold one value become that value. Emission e becomes log10(1 + e) unless the network is LDR.
+    Valid triangles come first, so that a length is the whole mask. They keep their order, or follow
+    a Hilbert curve where an attention function of the network wants neighbours near to each other.
+    Patches that hold one value become that value. Emission e becomes log10(1 + e) unless the
+    network is LDR.
 
     Args:
       scene: batched or not.
@@ -58,6 +61,7 @@ def prepare_scene(
     registers = config.num_register_tokens
     padded = num_padded or bucket_length(int(counts.max()) + registers) - registers
     places = np.arange(padded) < counts[:, None]
+    order = _token_order(scene.triangles[mask], counts, config)
 
     def pad(valid):
         out = np.zeros((*places.shape, *valid.shape[1:]), np.float32)
@@ -65,14 +69,26 @@ def prepare_scene(
         return out
 
     return SceneTokens(
-        triangles=pad(scene.triangles[mask]),
-        vertex_normals=pad(scene.vertex_normals[mask]),
-        texture=pad(_encoded_texture(scene.texture[mask], config)),
+        triangles=pad(scene.triangles[mask][order]),
+        vertex_normals=pad(scene.vertex_normals[mask][order]),
+        texture=pad(_encoded_texture(scene.texture[mask], config)[order]),
         num_triangles=counts.astype(np.int32),
     )
 
 
 _FIELDS = ("triangles", "vertex_normals", "texture", "camera_to_world", "fov_degrees")
+
+
+def _token_order(
+    triangles: np.ndarray, counts: np.ndarray, config: RenderFormerConfig
+) -> np.ndarray | slice:
+    """Order of the valid triangles [M, 3, 3] of all scenes, each scene's own: an index of them."""
+    stages = config.view_independent, config.view_dependent
+    if not any(stage.attention.token_order for stage in stages):
+        return slice(None)
+    starts = np.cumsum(counts) - counts
+    pieces = np.split(triangles.mean(axis=1), starts[1:])
+    return np.concatenate([s + hilbert_order(p) for s, p in zip(starts, pieces, strict=True)])
 
 
 def _encoded_texture(texture: np.ndarray, config: RenderFormerConfig) -> np.ndarray:
