@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rf_jax.models.config import RenderFormerConfig
 from rf_jax.models.layers import resize_align_corners
 from rf_jax.precision import matmul_precision
 
@@ -89,33 +90,30 @@ class Fusion(nn.Module):
 class DPTDecoder(nn.Module):
     """Taps of the ray tokens -> image."""
 
-    features: int
-    tap_channels: tuple[int, ...]
-    out_channels: int
-    patch_size: int
+    config: RenderFormerConfig
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, taps):
         """taps [4, B, h, h, D] -> [B, h patch_size, h patch_size, C]."""
-        side = taps.shape[2]
+        side, features = taps.shape[2], self.config.dpt_features
         levels = [self._level(i, tap) for i, tap in enumerate(taps)]
         path = None
         for i, next_side in ((3, side), (2, 2 * side), (1, 4 * side), (0, 8 * side)):
-            path = Fusion(self.features, self.dtype, name=f"fusion{i}")(path, levels[i], next_side)
-        out = conv(path, self.features // 2, 3, self.dtype, "head1")
-        out = resize_align_corners(out, side * self.patch_size)
+            path = Fusion(features, self.dtype, name=f"fusion{i}")(path, levels[i], next_side)
+        out = conv(path, features // 2, 3, self.dtype, "head1")
+        out = resize_align_corners(out, side * self.config.patch_size)
         out = nn.silu(conv(out, HEAD_CHANNELS, 3, self.dtype, "head2"))
         # Zero at first, so that a fresh network renders black.
         zeros = nn.initializers.zeros
-        return conv(out, self.out_channels, 1, self.dtype, "head3", init=zeros)
+        return conv(out, self.config.image_channels, 1, self.dtype, "head3", init=zeros)
 
     def _level(self, i, tap):
         """Tap i as features at 4, 2, 1 or 1/2 times the side of the patch grid."""
-        channels = self.tap_channels[i]
+        channels = self.config.dpt_out_channels[i]
         x = conv(tap, channels, 1, self.dtype, f"project{i}")
         if i < 2:
             x = PatchUpsample(4 if i == 0 else 2, self.dtype, name=f"resample{i}")(x)
         elif i == 3:
             x = conv(x, channels, 3, self.dtype, "resample3", stride=2)
-        return conv(x, self.features, 3, self.dtype, f"level{i}", use_bias=False)
+        return conv(x, self.config.dpt_features, 3, self.dtype, f"level{i}", use_bias=False)

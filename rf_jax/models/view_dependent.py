@@ -68,13 +68,7 @@ class ViewDependentStage(nn.Module):
                 kernel_init=nn.initializers.zeros,
                 bias_init=nn.initializers.constant(FRESH_OUTPUT),
             )
-        return DPTDecoder(
-            config.dpt_features,
-            config.dpt_out_channels,
-            config.image_channels,
-            config.patch_size,
-            self.dtype,
-        )
+        return DPTDecoder(config, self.dtype)
 
     def project_context(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys and values of every layer, [L, B, S, nh, hd], from tokens [B, S, D]."""
