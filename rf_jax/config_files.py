@@ -1,8 +1,12 @@
-"""Configurations in Python files, `get_config()` and `--config.KEY=VALUE`, become dataclasses."""
+"""Configurations as Python files with `get_config()`, changed by `--config.KEY=VALUE`.
+
+They are read into the dataclasses that describe them, and every value is checked.
+"""
 
 import dataclasses
 import runpy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from absl import flags
@@ -19,21 +23,15 @@ def load_config_file(cls: type[Config], path: str, overrides: Sequence[str] = ()
 
     Args:
       cls: the dataclass that describes the configuration.
-      path: a Python file with `get_config()`, which returns a `ConfigDict`.
-      overrides: such as `--config.batch_size=8`, of any field that is a number, a string, a boolean
-        or a tuple of these.
+      path: a Python file with a function `get_config()` that returns a `ConfigDict`.
+      overrides: command-line arguments such as `--config.batch_size=8`, for any field that is a
+        number, a string, a boolean or a tuple of these.
 
     Raises:
-      InputError: no such file, an unknown key, a value of another type or out of range.
+      InputError: there is no such file, it fails, a key is unknown, or a value has another type or
+        is out of range.
     """
-    try:
-        values = runpy.run_path(path)["get_config"]()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such configuration file; there are configs/*.py") from None
-    except KeyError as error:
-        raise InputError(f"{path}: expected a function get_config()") from error
-    except Exception as error:  # it is a program, and may do anything
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    values = _run(path)
     with prefix_errors(path):
         config = parse_config(cls, values)
         return parse_config(cls, _overridden(to_config_dict(config), overrides))
@@ -45,7 +43,7 @@ def parse_config(cls: type[Config], values: ConfigDict | Mapping[str, Any]) -> C
     Raises:
       InputError: names the key, what was expected and what was found.
     """
-    values = values.to_dict() if isinstance(values, ConfigDict) else dict(values)
+    values = values.to_dict() if isinstance(values, ConfigDict) else values
     return schema.parse(cls, values, "config")
 
 
@@ -57,13 +55,28 @@ def to_config_dict(config: Any) -> ConfigDict:
 def _config_dict(values: dict[str, Any], hints: dict[str, Any]) -> ConfigDict:
     result = ConfigDict()
     for key, value in values.items():
-        hint = hints.get(key)
+        hint = hints[key]
         if dataclasses.is_dataclass(hint):
             value = _config_dict(value, schema.flat_hints(hint))
         elif value is None:
             value = config_dict.placeholder(_scalar_type(get_args(hint)[0]))
         result[key] = value
     return result
+
+
+def _run(path: str) -> Any:
+    """What `get_config()` of a Python file returns."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such configuration file; there are configs/*.py")
+    try:
+        module = runpy.run_path(path)
+        values = module["get_config"]() if "get_config" in module else None
+    except Exception as error:  # a program may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path}: cannot be run ({reason})") from error
+    if values is None:
+        raise InputError(f"{path}: expected a function get_config() that returns a ConfigDict")
+    return values
 
 
 def _scalar_type(hint: Any) -> type:
@@ -73,13 +86,25 @@ def _scalar_type(hint: Any) -> type:
 
 
 def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    for override in overrides:
+        _check_key(config, override)
     values = flags.FlagValues()
     arguments = ["", *overrides]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
         values(arguments)
-    except (AttributeError, KeyError) as error:
-        raise InputError(f"unknown key {error.args[0]}") from error
-    except (flags.Error, TypeError, ValueError) as error:
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(" ".join(str(error).split())) from error
     return values.config
+
+
+def _check_key(config: ConfigDict, override: str) -> None:
+    """Refuses an unknown key with the same message as one in a file."""
+    where, values = "config", config
+    for name in override.partition("=")[0].split(".")[1:]:
+        key = name.partition("[")[0]
+        if not isinstance(values, ConfigDict):
+            return
+        if key not in values:
+            raise schema.unknown_key(key, values.keys(), where)
+        where, values = f"{where}.{key}", values[key]

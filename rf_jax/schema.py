@@ -1,11 +1,11 @@
-"""The one strict reader of dataclasses: JSON and configurations become typed, checked fields.
+"""The one strict reader of dataclasses: decoded JSON and configurations become typed fields.
 
-A field's annotation is its schema: int, float, str, bool, `Literal`, `tuple`, `dict`, another
-dataclass, `X | None`, and `Annotated[X, Limit(...)]` for ranges. Unknown, missing and mistyped keys
-are errors that name the path of the field.
+The annotation of a field is its schema. It may be int, float, str, bool, a `Literal`, a `tuple`, a
+`dict` with string keys, another dataclass, `X | None`, or `Annotated[X, Limit(...)]` for a range.
+Unknown keys, missing keys and values of another type are errors that name the path of the field.
 
-A dataclass whose keys are not its fields has `from_flat`, `to_flat` and `flat_hints` (see
-`rf_jax.models.config`); the reader leaves it to these.
+A dataclass whose keys are not its fields (see `rf_jax.models.config`) has the methods `from_flat`,
+`to_flat` and `flat_hints`, and this module calls these instead.
 """
 
 import contextlib
@@ -15,18 +15,33 @@ import json
 import math
 import types
 from collections.abc import Callable, Collection, Iterator
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
-from typing import get_type_hints as type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from rf_jax.errors import InputError
 
 FLOAT32_MAX = 3.4028235e38
+"""Largest finite float32, and so the largest number that a file may hold."""
 
 _NOUNS = {float: "a number", int: "an integer", str: "a string", bool: "true or false"}
 
 
 class Limit(NamedTuple):
-    """A condition on a parsed value, and how a message says it: "expected an integer >= 1"."""
+    """A condition on a parsed value.
+
+    Attributes:
+      text: the condition in words that follow the type: ">= 1" in "expected an integer >= 1".
+      holds: whether a parsed value meets the condition.
+    """
 
     text: str
     holds: Callable[[Any], bool]
@@ -43,12 +58,13 @@ def parse(hint: Any, value: Any, where: str = "") -> Any:
     """Checks a decoded JSON or configuration value against a type, and converts it.
 
     Args:
-      hint: a type as in the annotation of a field.
-      value: numbers, strings, booleans, None, lists, dictionaries.
-      where: the path of `value`, for messages.
+      hint: a type, written as in the annotation of a field.
+      value: a number, string, boolean, None, list, tuple or dictionary.
+      where: path of `value`, which messages begin with.
 
     Returns:
-      the value: dataclasses for dictionaries, tuples for lists, floats where they are expected.
+      the converted value: a dataclass for a dictionary, a tuple for a list, a float where a float
+        is expected and an integer was given.
 
     Raises:
       InputError: names the path, what was expected and what was found.
@@ -67,39 +83,47 @@ def parse(hint: Any, value: Any, where: str = "") -> Any:
             _fail(where, "one of " + ", ".join(map(json.dumps, args)), value)
         return value
     if kind in (Union, types.UnionType):
-        return None if value is None else parse(args[0], value, where)
+        (hint,) = (arg for arg in args if arg is not type(None))
+        return None if value is None else parse(hint, value, where)
     return _parse_scalar(hint, value, where)
 
 
 def check_fields(instance: Any) -> None:
-    """Checks the fields of a dataclass that was made in Python, for its `__post_init__`.
+    """Checks the fields of a dataclass that was made in Python; its `__post_init__` may call this.
+
+    Fields that are dataclasses are left out, because they check themselves.
 
     Raises:
       InputError: as `parse`.
     """
-    for name, hint in type_hints(type(instance), include_extras=True).items():
+    for name, hint in get_type_hints(type(instance), include_extras=True).items():
         value = getattr(instance, name)
         if not dataclasses.is_dataclass(hint):
             parse(hint, value, name)
 
 
 def unknown_key(key: str, known: Collection[str], where: str = "") -> InputError:
-    """The error for a key that is none of `known`: the nearest one if it is near, else all."""
-    close = difflib.get_close_matches(key, known, n=1)
+    """Makes the error for a key that is not in `known`.
+
+    The message suggests the nearest known key if one is near, and otherwise lists all of them.
+    """
+    close = difflib.get_close_matches(str(key), known, n=1)
     advice = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(known)}"
     return InputError(f"{_join(where, key)}: unknown key; {advice}")
 
 
 def to_dict(instance: Any) -> dict[str, Any]:
-    """The dictionary that `parse` reads back."""
+    """A dataclass as the dictionary that `parse` reads back."""
     if hasattr(instance, "to_flat"):
         return instance.to_flat()
     return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance)}
 
 
 def flat_hints(cls: type) -> dict[str, Any]:
-    """The annotations of a dataclass by key, as its dictionary has them."""
-    return cls.flat_hints() if hasattr(cls, "flat_hints") else type_hints(cls, include_extras=True)
+    """The annotation of each key in the dictionary form of a dataclass."""
+    if hasattr(cls, "flat_hints"):
+        return cls.flat_hints()
+    return get_type_hints(cls, include_extras=True)
 
 
 def _plain(value: Any) -> Any:
@@ -123,9 +147,10 @@ def _parse_dataclass(cls: type, value: Any, where: str) -> Any:
         if key not in fields:
             raise unknown_key(key, fields, where)
     for key, field in fields.items():
-        if key not in value and field.default is dataclasses.MISSING:
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and key not in value:
             raise InputError(f"{_join(where, key)}: missing key")
-    hints = type_hints(cls, include_extras=True)
+    hints = get_type_hints(cls, include_extras=True)
     parsed = {key: parse(hints[key], item, _join(where, key)) for key, item in value.items()}
     with _located(where):
         return cls(**parsed)
@@ -133,7 +158,7 @@ def _parse_dataclass(cls: type, value: Any, where: str) -> Any:
 
 @contextlib.contextmanager
 def _located(where: str) -> Iterator[None]:
-    """Completes the paths of errors whose messages begin with the name of a field."""
+    """Prepends the path of a dataclass to messages that begin with the name of one of its fields."""
     try:
         yield
     except InputError as error:
@@ -141,7 +166,7 @@ def _located(where: str) -> Iterator[None]:
 
 
 def _parse_limited(hint: Any, limit: Limit, value: Any, where: str) -> Any:
-    """The message for a value of the wrong type states the limit as well."""
+    """Parses a value with a limit; the message for another type states the limit as well."""
     noun = _NOUNS.get(hint)
     if noun is not None and not _is_scalar(hint, value):
         _fail(where, f"{noun} {limit.text}", value)
@@ -187,16 +212,18 @@ def _parse_scalar(base: type, value: Any, where: str) -> Any:
 
 def _is_scalar(base: type, value: Any) -> bool:
     accepted = (int, float) if base is float else base
-    # bool is an int to Python, but not a number to JSON.
+    # Python counts a bool as an int, but JSON does not count it as a number
     return isinstance(value, accepted) and (base is bool or not isinstance(value, bool))
 
 
 def _join(where: str, key: str) -> str:
+    key = str(key)
+    # Messages are one line, so line breaks within a key are escaped
     key = key if key.isprintable() else json.dumps(key)
     return f"{where}.{key}" if where else key
 
 
 def _fail(where: str, expected: str, found: Any) -> NoReturn:
-    text = json.dumps(found, default=repr)
+    text = json.dumps(found, default=repr, skipkeys=True)
     text = text if len(text) <= 60 else text[:57] + "..."
     raise InputError(f"{where}: " * bool(where) + f"expected {expected}, found {text}")
