@@ -158,7 +158,7 @@ def _parse_dataclass(cls: type, value: Any, where: str) -> Any:
 
 @contextlib.contextmanager
 def _located(where: str) -> Iterator[None]:
-    """Prepends the path of a dataclass to messages that begin with the name of one of its fields."""
+    """Prepends the path of a dataclass to errors that begin with the name of a field."""
     try:
         yield
     except InputError as error:

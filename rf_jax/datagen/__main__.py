@@ -2,11 +2,11 @@
 
 python -m rf_jax.datagen --config configs/data_tiny.py --output_dir data/tiny
 python -m rf_jax.datagen --config configs/data_256.py --output_dir data/rooms --config.seed=1
-python -m rf_jax.datagen --config configs/data_tiny.py --dry_run      # the distribution only
-python -m rf_jax.datagen inspect data/tiny                            # check files, contact sheet
-python -m rf_jax.datagen path_trace scene.json                        # ground truth of any scene
+python -m rf_jax.datagen --config configs/data_tiny.py --dry_run   # only prints the distribution
+python -m rf_jax.datagen inspect data/tiny               # checks the files, makes a contact sheet
+python -m rf_jax.datagen path_trace scene.json           # makes the ground truth of any scene
 
-A run that was stopped goes on where it was: give the same command again.
+A run that was stopped continues when the same command is given again.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from rf_jax.datagen.dataset import make_dataset
 from rf_jax.datagen.report import dry_run, inspect_dataset
 from rf_jax.datagen.scene_files import RunOptions
 from rf_jax.datagen.trace import trace_files
-from rf_jax.datagen.workers import cpu_count
 from rf_jax.errors import InputError, run_command_line
+from rf_jax.processes import cpu_count
 from rf_jax.scene import find_scene_files
 
 
@@ -36,16 +36,20 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         required=True,
         help="configs/data_*.py; --config.KEY=VALUE changes a value, such as --config.num_scenes=9",
     )
-    add("--output_dir", type=Path, help="where the files go")
-    add("--num_workers", type=int, help="processes (default: one a core; 2 on a GPU)")
-    add("--cycles_python", help="a Python with bpy, for --config.render.renderer=cycles")
+    add("--output_dir", type=Path, help="folder for the files")
+    add("--num_workers", type=int, help="processes (default: one per core; 2 on a GPU)")
+    add("--cycles_python", help="Python that has bpy; --config.render.renderer=cycles needs it")
     add("--write_json", action="store_true", help="also write each scene as JSON and OBJ files")
     add(
         "--full_texture",
         action="store_true",
-        help="store materials as published, [N, 13, 32, 32], 1,024 times as much",
+        help="store materials as published, [N, 13, 32, 32]: 1,024 times as many values",
     )
-    add("--dry_run", action="store_true", help="make the scenes, print their distribution")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="make the scenes and print their distribution, without images",
+    )
     args, overrides = parser.parse_known_args()
     for override in overrides:
         if not override.startswith("--config."):
@@ -76,22 +80,24 @@ def main() -> None:
 
 def _inspect(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m rf_jax.datagen inspect")
-    parser.add_argument("folder", type=Path, help="a dataset")
+    parser.add_argument("folder", type=Path, help="folder of a dataset")
     print(inspect_dataset(parser.parse_args(arguments).folder))
 
 
 def _path_trace(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m rf_jax.datagen path_trace",
-        description="Path-traces NAME_truth_view_0.exr and so on, linear RGB, which render.py "
-        "compares its images with where they lie beside the scene file NAME.",
+        description="Path-traces the views of a scene file NAME to NAME_truth_view_0.exr and so on "
+        "(linear RGB). render.py compares its images with those that lie beside the scene file.",
     )
     add = parser.add_argument
     add("scene", help="a .json or .h5 scene, a folder of them, or the name of a bundled scene")
     add("--resolution", type=int, default=64, help="image side in pixels (default: 64)")
-    add("--spp", type=int, default=1024, help="samples a pixel (default: 1024)")
-    add("--max_depth", type=int, default=6, help="2 is direct light only (default: 6)")
-    add("--output_dir", type=Path, help="default: beside each scene file")
+    add("--spp", type=int, default=1024, help="samples per pixel (default: 1024)")
+    add(
+        "--max_depth", type=int, default=6, help="longest path; 2 is direct light only (default: 6)"
+    )
+    add("--output_dir", type=Path, help="folder for the images (default: beside each scene file)")
     args = parser.parse_args(arguments)
     for name in ("resolution", "spp", "max_depth"):
         if getattr(args, name) < 1:

@@ -1,30 +1,35 @@
-"""Writes the scenes that come with the package, in the world of `configs/data_rooms.py`.
+"""Writes the scenes of this package, which are rooms like those of `configs/data_rooms.py`.
 
 python -m rf_jax.datagen.bundled
-for scene in cornell_box blue_room turning_block; do      # their ground truth
+for scene in cornell_box blue_room turning_block; do      # makes their ground truth
   python -m rf_jax.datagen path_trace $scene --spp 4096
 done
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from rf_jax import schema
 from rf_jax.datagen import primitives
-from rf_jax.files import atomic_path
-from rf_jax.scene.description import Camera, Material, SceneDescription, SceneObject, Transform
+from rf_jax.scene.description import (
+    Camera,
+    Material,
+    SceneDescription,
+    SceneObject,
+    Transform,
+    save_scene_description,
+)
+from rf_jax.scene.mesh import save_obj
 
 ASSETS = Path(__file__).parent.parent / "assets" / "scenes"
 
 FRAMES = 24
 HALF_TURN = 180.0
-"""After which a block looks as before."""
+"""Angle in degrees after which a turned block looks as before."""
 
 
 def _slab(width: float, depth: float) -> primitives.Mesh:
-    """A block of height 1 with its sides cut in two: 32 triangles, as in the training data."""
+    """A block of height 1 whose sides are cut in two: 32 triangles, as in the training data."""
     corners = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * [width / 2, depth / 2]
     part = np.arange(2)[:, None] / 2
     outline = corners[:, None] * (1 - part) + np.roll(corners, -1, axis=0)[:, None] * part
@@ -42,17 +47,17 @@ Vector = tuple[float, float, float]
 
 ZERO = (0.0, 0.0, 0.0)
 
-# The room is the cube [-0.5, 0.5]^3, open at the top and towards the camera at -y
 ROOM = {
     "floor": Transform((0.0, 0.0, -0.5), ZERO, (1.0, 1.0, 1.0), normalize=False),
     "back_wall": Transform((0.0, 0.5, 0.0), (90.0, 0.0, 0.0), (1.0, 1.0, 1.0), normalize=False),
     "left_wall": Transform((-0.5, 0.0, 0.0), (0.0, 90.0, 0.0), (1.0, 1.0, 1.0), normalize=False),
     "right_wall": Transform((0.5, 0.0, 0.0), (0.0, -90.0, 0.0), (1.0, 1.0, 1.0), normalize=False),
 }
+"""Sides of the cube [-0.5, 0.5]^3, which is open at the top and towards the camera at -y."""
 
 
 def main(folder: Path = ASSETS) -> None:
-    """Writes each scene into a folder of its name: `scene.json` or frames, and their meshes."""
+    """Writes each scene, its `scene.json` or its frames and meshes, into a folder of its name."""
     _write(folder, [cornell_box()])
     _write(folder, [blue_room()])
     _write(folder, [turning_block(frame) for frame in range(FRAMES)])
@@ -71,7 +76,7 @@ def cornell_box() -> SceneDescription:
 
 
 def blue_room() -> SceneDescription:
-    """A slab and a cube between a blue and an orange wall, lit from the right."""
+    """A slab and a cube between a blue and an orange wall, with light from the right."""
     objects = {
         **_walls((0.45, 0.42, 0.4), (0.3, 0.36, 0.45), (0.05, 0.2, 0.7), (0.85, 0.4, 0.06)),
         "slab": _block("slab.obj", (-0.22, 0.2), 25.0, (0.5, 0.5, 0.54), (0.7, 0.65, 0.5)),
@@ -83,7 +88,7 @@ def blue_room() -> SceneDescription:
 
 
 def turning_block(frame: int) -> SceneDescription:
-    """A slab that turns about the vertical beside a small box that stands still."""
+    """A frame of a slab that turns about its vertical axis beside a small box that stands still."""
     turn = 20.0 + HALF_TURN * frame / FRAMES
     objects = {
         **_walls((0.45, 0.45, 0.45), (0.45, 0.42, 0.36), (0.7, 0.5, 0.1), (0.35, 0.15, 0.6)),
@@ -100,7 +105,7 @@ def _scene(name: str, objects: dict[str, SceneObject], camera: Camera) -> SceneD
 
 
 def _walls(floor: Vector, back: Vector, left: Vector, right: Vector) -> dict[str, SceneObject]:
-    """The room's four sides in these diffuse colours."""
+    """The sides of the room in these diffuse colours."""
     return {
         name: SceneObject("plane.obj", transform, _diffuse(color))
         for (name, transform), color in zip(ROOM.items(), (floor, back, left, right), strict=True)
@@ -114,9 +119,10 @@ def _block(
     scale: Vector,
     color: Vector,
 ) -> SceneObject:
-    """A mesh of height 1 that stands on the floor at x, y, turned by degrees about the vertical.
+    """A mesh of height 1 that stands on the floor at x, y.
 
-    Its x and y scale agree, or the turn would shear it.
+    It is turned about its vertical axis by degrees before it is scaled. So its x and y scale must
+    be equal, or else scaling would shear it.
     """
     translation = (*position, scale[2] / 2 - 0.5)
     placement = Transform(translation, (0.0, 0.0, turn), scale, normalize=False)
@@ -128,7 +134,7 @@ def _diffuse(color: Vector) -> Material:
 
 
 def _light(position: Vector, rotation: Vector, radiance: float) -> SceneObject:
-    """One small emitting triangle outside the room, facing down before its rotation."""
+    """One small emitting triangle outside the room, which faces down before it is rotated."""
     placement = Transform(position, rotation, (2.3, 2.3, 2.3), normalize=False)
     emission = Material((1.0,) * 3, ZERO, 1.0, (radiance,) * 3, smooth_shading=False)
     return SceneObject("light.obj", placement, emission)
@@ -138,17 +144,9 @@ def _write(folder: Path, frames: list[SceneDescription]) -> None:
     target = folder / frames[0].scene_name
     for index, description in enumerate(frames):
         name = "scene.json" if len(frames) == 1 else f"frame_{index:02d}.json"
-        with atomic_path(target / name) as path:
-            path.write_text(json.dumps(schema.to_dict(description), indent=2) + "\n")
+        save_scene_description(description, target / name)
     for name in {scene_object.mesh_path for scene_object in frames[0].objects.values()}:
-        with atomic_path(target / name) as path:
-            _write_obj(path, *MESHES[name])
-
-
-def _write_obj(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
-    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in vertices]
-    lines += [f"f {a} {b} {c}" for a, b, c in faces + 1]
-    path.write_text("\n".join(lines) + "\n")
+        save_obj(target / name, *MESHES[name])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a dataset is made of: typed, checked configuration, read from `configs/data_*.py`."""
+"""The configuration of a dataset, typed and checked; `configs/data_*.py` are read into it."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -32,10 +32,10 @@ WALLS = {
     "wall": ("plane", "wall1"),
     "plane": ("plane",),
 }
-"""The background pieces of each family of rooms."""
+"""Background pieces of each family of rooms."""
 
 MIN_OBJECT_FACES = 32
-"""No object is made of fewer faces, but for the special ones (a cube has 12)."""
+"""Fewest faces of an object. Only special shapes have fewer; a cube, for example, has 12."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,18 +43,19 @@ class Template:
     """One kind of scene.
 
     Attributes:
-      family: of rooms.
-      weight: how often this template is drawn, against the others'.
-      num_objects: least and most.
-      sphere_scale: four times the radius of an object's bounding sphere.
-      max_faces: of an object; the triangle budget may allow fewer.
-      shapes: any object, thin ones, boxes, or the special few (all, or
-        those for scenes of several).
-      smooth_ratio: how many objects and walls are smoothly shaded.
-      jitter: move, turn and stretch the background pieces.
-      floor_offset: height of the floor above -1, before scenes are halved.
-      standing: objects stand on the floor of a room without jitter, turned about the vertical
-        only, their bounding spheres between the walls; else they float anywhere.
+      family: the family of rooms, which decides the walls.
+      weight: how often this template is drawn, relative to the others.
+      num_objects: fewest and most random objects.
+      sphere_scale: range of four times the radius of an object's bounding sphere.
+      max_faces: most faces of an object; the triangle budget may allow fewer.
+      shapes: which objects are drawn: any, thin ones, boxes, the special shapes, or those special
+        shapes that suit scenes of several objects.
+      smooth_ratio: fraction of the objects and walls that are smoothly shaded.
+      jitter: whether the background pieces are moved, turned and stretched.
+      floor_offset: range of the floor's height above -1, before the scene is halved.
+      standing: whether objects stand on the floor, turned about their vertical axis only and with
+        their bounding spheres between the walls (this needs a room without jitter), or float
+        anywhere.
     """
 
     family: Family
@@ -75,25 +76,27 @@ class Template:
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    """The distribution of scenes; lengths and angles in world units and degrees.
+    """The distribution of scenes. Lengths are in world units, angles in degrees.
 
     Attributes:
-      templates: the mixture.
-      max_triangles: of a scene, with its walls and lights.
-      background_cells: a background piece is a grid of 2 * cells^2 triangles.
-      num_views: cameras of a scene.
-      num_lights: least and most.
-      light_radiance: sum over the lights, about: each has its draw divided by their number.
-      light_scale: per axis, of an equilateral triangle of edge 0.0707.
-      light_facing: least cosine between a light's axis and the direction to its target.
-      light_distance, camera_distance: from their targets near the origin.
-      target_jitter: of these targets, along each axis.
-      up_jitter: of the cameras' up vectors.
-      fov: full field of view.
-      specular_ratio: part of a material's reflectance that is specular, at most 1.
-      mesh_files: a folder, or a text file with one path a line, of .obj, .glb and .ply files;
-        None: built-in shapes.
-      avoid_collisions: try to keep the objects' bounding spheres apart.
+      templates: the kinds of scenes that are mixed.
+      max_triangles: largest number of triangles in a scene, walls and lights included.
+      background_cells: cells per side of a background piece, a grid of 2 * cells^2 triangles.
+      num_views: number of cameras in a scene.
+      num_lights: fewest and most lights in a scene.
+      light_radiance: range that each light draws its radiance from; the draw is divided by the
+        number of lights, so that their sum is in the same range.
+      light_scale: range of the scale along each axis of a light, an equilateral triangle with edges
+        of 0.0707.
+      light_facing: least cosine between the axis of a light and the direction to its target.
+      light_distance, camera_distance: ranges of the distances to their targets near the origin.
+      target_jitter: largest distance of these targets from the origin along each axis.
+      up_jitter: largest change of a camera's up vector along each axis.
+      fov: range of the full field of view.
+      specular_ratio: range of the specular fraction of a material's reflectance, within [0, 1].
+      mesh_files: a folder of .obj, .glb and .ply files, or a text file with one path per line;
+        None for the built-in shapes.
+      avoid_collisions: whether to try to keep the objects' bounding spheres apart.
     """
 
     templates: tuple[Template, ...]
@@ -119,7 +122,7 @@ class SamplerConfig:
         self._check_budgets()
 
     def object_budget(self, template: Template, num_lights: int, num_objects: int) -> int:
-        """The most faces that each of the objects may have."""
+        """Largest number of faces that each of the objects may have."""
         walls = len(WALLS[template.family]) * 2 * self.background_cells**2
         share = (self.max_triangles - walls - num_lights) // max(num_objects, 1)
         return min(share, template.max_faces)
@@ -139,12 +142,13 @@ class SamplerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CyclesConfig:
-    """Blender's Cycles; the defaults are those of the published data.
+    """Settings of Blender's Cycles; the defaults are those of the published data.
 
     Attributes:
-      adaptive_threshold: noise at which pixels stop early; 0: never.
-      filter_glossy: blurs glossy reflections after blurry bounces; 0: unbiased.
-      clamp_indirect: limit of indirect samples; 0: none.
+      max_bounces, diffuse_bounces, glossy_bounces: most bounces of a path, in all and by kind.
+      adaptive_threshold: noise at which a pixel gets no more samples; 0 gives it all of them.
+      filter_glossy: how much glossy reflections are blurred after blurry bounces; 0 is unbiased.
+      clamp_indirect: largest value of an indirect sample; 0 for no limit.
       device: CPU, or GPU for the first kind that works (OptiX, CUDA, HIP, oneAPI, Metal).
     """
 
@@ -159,15 +163,16 @@ class CyclesConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RenderConfig:
-    """Ground truth.
+    """How ground truth is rendered.
 
     Attributes:
+      resolution: side of the images in pixels.
+      spp: samples per pixel.
+      max_depth: longest path in Mitsuba: 2 is direct light only, 6 has four more bounces.
+      denoise: whether Open Image Denoise denoises the images, guided by albedo and normals.
       renderer: mitsuba, or cycles (which needs `--cycles_python`).
-      variant: of Mitsuba; auto takes the fastest that runs here.
-      resolution: image side in pixels.
-      spp: samples a pixel.
-      max_depth: of Mitsuba's paths: 2 is direct light, 6 has four more bounces.
-      denoise: by Open Image Denoise, with albedo and normals as guides.
+      variant: Mitsuba's variant; auto takes the fastest that runs here.
+      cycles: settings of Cycles.
     """
 
     resolution: Positive
@@ -184,10 +189,14 @@ class DataConfig:
     """A dataset.
 
     Attributes:
-      seed: scene i of a seed is the same everywhere, in whatever order scenes are made.
-      val_fraction, test_fraction: of the scenes that the index sets aside.
-      min_views: scenes with fewer good views are replaced; a view is good if its mean radiance
-        and its camera's distance from the nearest surface are at least 0.01.
+      num_scenes: number of scenes.
+      sampler: the distribution of the scenes.
+      render: how their ground truth is rendered.
+      seed: seed of the dataset; scene i of a seed is always the same, in whatever order scenes are
+        made.
+      val_fraction, test_fraction: fractions of the scenes in the splits "val" and "test".
+      min_views: fewest good views of a scene; one with fewer is replaced. A view is good if its
+        mean radiance and its camera's distance from the nearest surface are at least 0.01.
     """
 
     num_scenes: Positive

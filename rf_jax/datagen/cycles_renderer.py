@@ -1,4 +1,7 @@
-"""Ground truth by Blender's Cycles, in a Python of its own: `bpy` needs NumPy 1, JAX NumPy 2."""
+"""Ground truth by Blender's Cycles.
+
+It runs in a Python of its own, because `bpy` needs NumPy 1 and JAX needs NumPy 2.
+"""
 
 import dataclasses
 import json
@@ -18,7 +21,7 @@ INSTALL = "python3.11 -m venv cycles && cycles/bin/pip install bpy==4.5.15 'nump
 
 
 def check_cycles(python: str | None) -> str:
-    """Blender's version in that Python.
+    """Finds the version of Blender in a Python.
 
     Raises:
       InputError: no Python is given, or it has no `bpy`; says how to make one.
@@ -39,12 +42,12 @@ def check_cycles(python: str | None) -> str:
 
 
 class CyclesRenderer:
-    """Renders scenes with Cycles, one process a scene.
+    """Renders scenes with Cycles, with one process per scene.
 
     Args:
-      config: resolution, samples, denoising, and Cycles' own settings.
-      python: one with `bpy`.
-      threads: that one rendering may use.
+      config: resolution, samples, denoising, and the settings of Cycles.
+      python: path of a Python that has `bpy`.
+      threads: number of threads that may render one scene.
     """
 
     def __init__(self, config: RenderConfig, python: str, threads: int):
@@ -60,14 +63,10 @@ class CyclesRenderer:
         }
 
     def render(self, scene: Scene, seed: int) -> np.ndarray:
-        """Linear images of a scene's views, [V, H, W, 4] float32: premultiplied RGB and coverage.
-
-        Args:
-          scene: unbatched, without a mask, one texture value a triangle.
-          seed: of the noise.
+        """Renders the views of a scene (see `PathTracer.render`).
 
         Raises:
-          InputError: Blender failed; says its last words.
+          InputError: Blender failed; quotes the last line that it printed.
         """
         settings = json.dumps(self.settings | {"seed": seed})
         with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""Renders one scene with Blender's Cycles. Runs in a Python that has `bpy`, and needs only it.
+"""Renders one scene with Blender's Cycles. It runs in a Python with `bpy`, and needs nothing else.
 
 PYTHON cycles_worker.py INPUT.npz OUTPUT.npy
 
 Input arrays: triangles [N, 3, 3], normals [N, 3, 3], texture [N, 13] (channels as in
-rf_jax/texture.py), camera_to_world [V, 4, 4], fov_degrees [V], and `settings`, a JSON text.
-Output: [V, H, W, 4] float32, linear, premultiplied, row 0 at the top.
+rf_jax/structs.py), camera_to_world [V, 4, 4], fov_degrees [V], and `settings`, a JSON text.
+Output: [V, H, H, 4] float32, linear RGB, premultiplied, and coverage; row 0 is at the top.
 """
 
 import json
@@ -38,7 +38,7 @@ def main(source, target):
 
 
 def set_render_settings(scene, settings):
-    """The published settings, where `settings` does not say otherwise: Blender's defaults."""
+    """Applies `settings`; everything else keeps Blender's defaults, as in the published data."""
     scene.render.engine = "CYCLES"
     scene.render.resolution_x = scene.render.resolution_y = settings["resolution"]
     scene.render.resolution_percentage = 100
@@ -73,7 +73,7 @@ def use_gpu(cycles):
     for kind in GPU_KINDS:
         try:
             preferences.compute_device_type = kind
-        except TypeError:  # not in this build
+        except TypeError:  # this build of Blender lacks it
             continue
         preferences.refresh_devices()
         devices = [device for device in preferences.devices if device.type == kind]
@@ -86,7 +86,7 @@ def use_gpu(cycles):
 
 
 def add_surfaces(scene, arrays):
-    """One mesh whose faces carry their materials as attributes."""
+    """Adds one mesh whose faces carry their materials as attributes."""
     if not len(arrays["triangles"]):
         return
     mesh = new_mesh("surfaces", arrays["triangles"])
@@ -103,7 +103,7 @@ def add_surfaces(scene, arrays):
 
 
 def surface_material():
-    """Lambert + multiple-scattering GGX, each a plain weight."""
+    """The sum of a Lambert lobe and a multiple-scattering GGX lobe, each times its colour."""
     material, nodes, links, output = new_material("surface")
     diffuse, glossy = nodes.new("ShaderNodeBsdfDiffuse"), nodes.new("ShaderNodeBsdfAnisotropic")
     glossy.distribution = "MULTI_GGX"
@@ -124,7 +124,7 @@ def surface_material():
 
 
 def add_light(scene, triangle, texture):
-    """A triangle that emits to both sides and that the camera does not see."""
+    """Adds a triangle that emits to both sides and that the camera does not see."""
     mesh = new_mesh("light", triangle[None])
     material, nodes, links, output = new_material("light")
     principled = nodes.new("ShaderNodeBsdfPrincipled")
@@ -158,12 +158,12 @@ def new_material(name):
 
 
 def render(scene, camera_to_world, fov_degrees):
-    """One view, [H, W, 4] float32."""
+    """Renders one view, [H, H, 4] float32."""
     camera = bpy.data.cameras.new("camera")
     camera.sensor_fit, camera.angle = "HORIZONTAL", np.deg2rad(fov_degrees)
     camera.clip_start, camera.clip_end = 1e-6, 1e3
     placed = bpy.data.objects.new("camera", camera)
-    # A 4x4 matrix is given to Blender by columns
+    # Blender takes a 4x4 matrix as a list of its columns
     placed.matrix_world = camera_to_world.T.tolist()
     scene.collection.objects.link(placed)
     scene.camera = placed

@@ -1,4 +1,4 @@
-"""Datasets: scenes that are missing are made, and an index says which there are."""
+"""Makes the scenes that a dataset lacks, and writes its index."""
 
 import contextlib
 import dataclasses
@@ -16,17 +16,22 @@ from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.path_tracer import check_renderer
 from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions
 from rf_jax.datagen.shapes import find_mesh_files
-from rf_jax.datagen.workers import cpu_count, outcomes
+from rf_jax.datagen.workers import outcomes
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
+from rf_jax.processes import cpu_count
 from rf_jax.scene import load_attributes
+from rf_jax.scene.dataset import INDEX_NAME, write_index
 
 MAX_GIVEN_UP = 10
-"""Scenes that may fail altogether while none succeeds, before the run stops."""
+"""A run stops when more scenes than this have failed and none has succeeded."""
 
 
 def make_dataset(config: DataConfig, options: RunOptions) -> list[dict[str, Any]]:
-    """Makes the scenes that are not there yet; returns the index.
+    """Makes the scenes that are not in the output folder yet.
+
+    Returns:
+      the entries of the index, one per scene.
 
     Raises:
       InputError: the folder holds another dataset or cannot be written, a program is missing, or
@@ -42,22 +47,26 @@ def make_dataset(config: DataConfig, options: RunOptions) -> list[dict[str, Any]
         _remove_temporaries(folder)
         entries = finished_entries(folder)
         missing = [index for index in range(config.num_scenes) if index not in entries]
-        write_index(folder, entries)
+        # Written before the run as well, because one that was killed may have left half a line
+        write_index(folder, _sorted(entries))
         failed = _make_missing(config, options, renderer, missing, entries)
-        write_index(folder, entries)
+        write_index(folder, _sorted(entries))
     if failed:
         raise InputError(
             f"{len(failed)} of {config.num_scenes} scenes failed {ATTEMPTS} times (the first: "
             f"{failed[0]}); {folder / 'failures.log'} has the reasons"
         )
-    return [entries[index] for index in sorted(entries)]
+    return _sorted(entries)
 
 
 def finished_entries(folder: Path) -> dict[int, dict[str, Any]]:
-    """The index of the finished files, read from the files themselves: index -> entry.
+    """Reads the index entries of the finished scenes from their files.
+
+    Returns:
+      an entry per index of a scene.
 
     Raises:
-      InputError: a file is not one of ours.
+      InputError: a file is not a training file of a dataset.
     """
     entries = {}
     for path in sorted(folder.glob("scene_*.h5")):
@@ -69,11 +78,8 @@ def finished_entries(folder: Path) -> dict[int, dict[str, Any]]:
     return entries
 
 
-def write_index(folder: Path, entries: dict[int, dict[str, Any]]) -> None:
-    """Writes `index.jsonl`, one scene a line, in order."""
-    with atomic_path(folder / "index.jsonl") as temporary:
-        lines = [json.dumps(entries[index]) + "\n" for index in sorted(entries)]
-        temporary.write_text("".join(lines))
+def _sorted(entries: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [entries[index] for index in sorted(entries)]
 
 
 def _make_missing(
@@ -83,7 +89,7 @@ def _make_missing(
     missing: list[int],
     entries: dict[int, dict[str, Any]],
 ) -> list[int]:
-    """Makes scenes in worker processes, adds their entries; returns those that failed."""
+    """Makes scenes in worker processes and adds their entries; returns the failed ones' indices."""
     failed, views = [], config.sampler.num_views
     progress = tqdm(
         total=config.num_scenes * views,
@@ -94,7 +100,7 @@ def _make_missing(
     )
     with (
         progress,
-        (options.output_dir / "index.jsonl").open("a") as index_file,
+        (options.output_dir / INDEX_NAME).open("a") as index_file,
         (options.output_dir / "failures.log").open("a") as failure_file,
     ):
         for outcome in outcomes(config, options, renderer, missing):
@@ -116,7 +122,7 @@ def _make_missing(
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder, made if missing, for this process alone."""
+    """Reserves the folder for this process; makes it if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as file:
@@ -130,7 +136,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _check_same_config(config: DataConfig, folder: Path) -> None:
-    """Writes `config.json`, or checks that it is the same but for the number of scenes."""
+    """Writes `config.json`, or checks that only the number of scenes differs from it."""
     path = folder / "config.json"
     text = json.dumps(schema.to_dict(config), indent=2)
     if path.exists():
@@ -154,7 +160,7 @@ def _differences(old: Any, new: Any, where: str = "") -> set[str]:
 
 
 def _remove_temporaries(folder: Path) -> None:
-    """Removes the half files of a run that was killed."""
+    """Removes the half-written files of a run that was killed."""
     for pattern in (".scene_*", ".index.*", ".config.*", "json/scene_*/.*"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

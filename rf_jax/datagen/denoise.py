@@ -10,17 +10,17 @@ INSTALL = "denoising needs pyoidn: pip install 'rf_jax[datagen]', or set render.
 
 
 def check_denoiser() -> None:
-    """Raises InputError with the pip line where pyoidn is missing."""
+    """Raises an InputError with the command that installs pyoidn if it is missing."""
     if importlib.util.find_spec("pyoidn") is None:
         raise InputError(INSTALL)
 
 
 def denoise(images: np.ndarray, albedo: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Denoises the colours of [V, H, W, 4] linear images; their alpha stays.
+    """Denoises the colours of images; their alpha stays as it is.
 
     Args:
-      images: premultiplied, float32.
-      albedo, normals: [V, H, W, 3] guides, 0 where there is nothing.
+      images: [V, H, H, 4] linear RGB, premultiplied, and coverage, float32.
+      albedo, normals: [V, H, H, 3] guides, 0 where there is no surface.
 
     Raises:
       InputError: pyoidn is not installed.

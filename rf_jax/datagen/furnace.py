@@ -1,6 +1,6 @@
-"""The white furnace: a plate in uniform light shows its albedo.
+"""The white furnace test: in uniform light, the radiance of a plate is its albedo.
 
-python -m rf_jax.datagen.furnace scalar_rgb        # the table of docs/data.md
+python -m rf_jax.datagen.furnace scalar_rgb        # prints the table of docs/data.md
 """
 
 import sys
@@ -22,9 +22,11 @@ FURNACE_RADIUS = 4.0
 
 
 def furnace_scene(material: np.ndarray, cosines: np.ndarray) -> Scene:
-    """A plate of a material [13] in a black sphere that emits 1, seen at angles of those cosines.
+    """A plate in a black sphere that emits radiance 1. The cameras see nothing but the plate.
 
-    The cameras see nothing but the plate.
+    Args:
+      material: [13] channels of the plate.
+      cosines: [V] cosines of the angles that the cameras see the plate at.
     """
     plate, sphere = primitives.plane_grid(1), primitives.icosphere(2)
     triangles = np.concatenate([plate[0][plate[1]], 2 * FURNACE_RADIUS * sphere[0][sphere[1]]])
@@ -48,7 +50,7 @@ def furnace_scene(material: np.ndarray, cosines: np.ndarray) -> Scene:
 def furnace_albedo(
     tracer: PathTracer, diffuse: float, specular: float, roughness: float, cosines: np.ndarray
 ) -> np.ndarray:
-    """[V] what a plate of a grey material reflects towards directions of those cosines."""
+    """Albedo [V] of a grey material towards directions with these cosines, as rendered."""
     material = np.zeros(structs.NUM_CHANNELS)
     material[structs.DIFFUSE], material[structs.SPECULAR] = diffuse, specular
     material[structs.ROUGHNESS] = roughness
@@ -57,7 +59,7 @@ def furnace_albedo(
 
 
 def expected_albedo(specular: float, roughness: float, cosines: np.ndarray) -> np.ndarray:
-    """[V] s (E + Fms (1 - E)): what the compensated lobe reflects in Cycles."""
+    """Albedo [V] of the compensated specular lobe in Cycles, s (E + Fms (1 - E))."""
     albedo = directional_albedo(cosines, np.full(len(cosines), roughness), correlated=True)
     again = multiple_scattering(specular, mean_albedo(np.array(roughness), correlated=True))
     return specular * (albedo + again * (1 - albedo))

@@ -1,9 +1,9 @@
 """Albedos of the rough specular lobe, and the energy that single scattering loses.
 
-The ground truth's surface is Lambert plus GGX (alpha = roughness^2, reflectance 1 at every angle)
-weighted by the specular colour, with the lobe scaled so that light scattered more than once inside
-the microsurface is not lost (Turquin 2019, "Practical multiple scattering compensation for
-microfacet models", as Blender's Cycles does it).
+The surfaces of the ground truth are the sum of a Lambert lobe and a GGX lobe. GGX has
+alpha = roughness^2, reflectance 1 at every angle, and the specular colour as its weight. The lobe
+is scaled so that light is not lost that scatters more than once inside the microsurface (Turquin
+2019, "Practical multiple scattering compensation for microfacet models"), as in Blender's Cycles.
 """
 
 import functools
@@ -11,21 +11,25 @@ import functools
 import numpy as np
 
 ROUGHNESS = np.linspace(0, 1, 33)
-"""Where the tables are sampled."""
-
 COSINES = np.linspace(0, 1, 33)
+"""Roughness and cosines of the angle of view at which the tables are sampled."""
+
 _SMALLEST_COSINE = 1e-3
-_SAMPLES = 64  # a side of the grid of samples of the visible normals
+_SAMPLES = 64
+"""Samples per side of the grid that visible normals are drawn with."""
 
 
 def directional_albedo(cosine: np.ndarray, roughness: np.ndarray, correlated: bool) -> np.ndarray:
-    """Share of light that the GGX lobe of reflectance 1 reflects by single scattering.
+    """Fraction of the light that a GGX lobe of reflectance 1 reflects by single scattering.
 
     Args:
-      cosine: [...] of the angle between the direction of view and the normal.
-      roughness: [...] in [0, 1].
-      correlated: Smith's height-correlated shadowing (Cycles), or the separable (Mitsuba's
-        roughconductor).
+      cosine: [...] cosine of the angle between the direction of view and the normal.
+      roughness: [...] roughness in [0, 1].
+      correlated: whether Smith's shadowing is height-correlated (as in Cycles) or separable (as in
+        Mitsuba's roughconductor).
+
+    Returns:
+      [...] albedo.
     """
     cosine, roughness = np.broadcast_arrays(cosine, roughness)
     albedo = [
@@ -36,7 +40,7 @@ def directional_albedo(cosine: np.ndarray, roughness: np.ndarray, correlated: bo
 
 
 def _lobe_albedo(cosine: float, alpha: float, correlated: bool) -> float:
-    """Mean of G2 / G1 over visible normals (Heitz 2018, Sampling the GGX distribution)."""
+    """Mean of G2 / G1 over the visible normals (Heitz 2018, "Sampling the GGX Distribution")."""
     wi = np.array([np.sqrt(max(0.0, 1 - cosine * cosine)), 0.0, cosine])
     ticks = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
     u, v = (a.reshape(-1) for a in np.meshgrid(ticks, ticks))
@@ -49,7 +53,7 @@ def _lobe_albedo(cosine: float, alpha: float, correlated: bool) -> float:
 
 
 def _visible_normals(wi: np.ndarray, alpha: float, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """[K, 3] microfacet normals seen from wi, for points (u, v) of the unit square."""
+    """Microfacet normals [K, 3] that are visible from wi, for points (u, v) of the unit square."""
     stretched = wi * [alpha, alpha, 1]
     stretched /= np.linalg.norm(stretched)
     length = np.hypot(stretched[0], stretched[1])
@@ -72,13 +76,13 @@ def _smith_lambda(cosine: np.ndarray, alpha: float) -> np.ndarray:
 
 @functools.cache
 def albedo_table() -> np.ndarray:
-    """[33, 33] height-correlated directional albedo over `ROUGHNESS` and `COSINES`."""
+    """Height-correlated directional albedo [33, 33] over `ROUGHNESS` and `COSINES`."""
     return directional_albedo(COSINES[None], ROUGHNESS[:, None], correlated=True)
 
 
 @functools.cache
 def mean_albedo_table(correlated: bool) -> np.ndarray:
-    """[33] cosine-weighted mean of the directional albedo over `ROUGHNESS`."""
+    """Cosine-weighted mean [33] of the directional albedo, over `ROUGHNESS`."""
     nodes, weights = np.polynomial.legendre.leggauss(16)
     cosines, weights = (nodes + 1) / 2, weights / 2
     albedo = directional_albedo(cosines[None], ROUGHNESS[:, None], correlated)
@@ -86,29 +90,29 @@ def mean_albedo_table(correlated: bool) -> np.ndarray:
 
 
 def mean_albedo(roughness: np.ndarray, correlated: bool) -> np.ndarray:
-    """[...] cosine-weighted mean of the single-scattering albedo."""
+    """Cosine-weighted mean [...] of the single-scattering albedo, for roughness [...]."""
     return np.interp(roughness, ROUGHNESS, mean_albedo_table(correlated))
 
 
 def multiple_scattering(specular: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Reflectance Fms of the light that single scattering loses.
+    """Reflectance Fms [...] of the light that single scattering loses.
 
     Args:
       specular: [...] reflectance of the microfacets.
-      mean: [...] of the single-scattering albedo.
+      mean: [...] mean of the single-scattering albedo.
     """
     return specular * mean / (1 - specular * (1 - mean))
 
 
 def specular_scale(specular: np.ndarray, roughness: np.ndarray) -> np.ndarray:
-    """Weight of Mitsuba's roughconductor that gives the lobe's mean albedo, all scattering counted.
+    """Weight with which Mitsuba's roughconductor has the mean albedo of all scattering.
 
     Args:
       specular: [N, 3] reflectance of the microfacets.
-      roughness: [N].
+      roughness: [N] roughness in [0, 1].
 
     Returns:
-      [N, 3]; above 1 where a rough white surface loses much.
+      [N, 3] weights, above 1 for rough and bright surfaces.
     """
     mean = mean_albedo(roughness, correlated=True)[:, None]
     # Turquin's s [E + Fms (1 - E)] averages to Fms, as defined above

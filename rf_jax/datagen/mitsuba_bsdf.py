@@ -1,7 +1,7 @@
-"""Lambert + GGX as a vectorised Mitsuba BSDF: exact view-dependent energy compensation.
+"""Lambert plus GGX as a vectorised Mitsuba BSDF, with energy compensation by direction of view.
 
-Import after `mitsuba.set_variant`, with a variant that is vectorised: in a scalar one every ray
-would call back into Python.
+This module must be imported after `mitsuba.set_variant`. The variant must be a vectorised one,
+because with a scalar one every ray would call back into Python.
 """
 
 import drjit as dr
@@ -12,19 +12,19 @@ from rf_jax.datagen.microfacet import albedo_table, mean_albedo_table
 
 
 def register_bsdf() -> None:
-    """Makes `{"type": "lambert_ggx"}` known, with textures `diffuse`, `specular`, `roughness`."""
+    """Registers the BSDF `lambert_ggx`, with the textures `diffuse`, `specular`, `roughness`."""
     mi.register_bsdf("lambert_ggx", LambertGGX)
 
 
 class LambertGGX(mi.BSDF):
-    """diffuse / pi + s D G2 / (4 cos_i cos_o), s scaled by the energy that bounces again."""
+    """diffuse / pi + s D G2 / (4 cos_i cos_o), with s scaled for the energy that bounces again."""
 
     def __init__(self, props: mi.Properties):
         super().__init__(props)
         self.diffuse = props["diffuse"]
         self.specular = props["specular"]
         self.roughness = props["roughness"]
-        # Rows are roughness (y), columns the cosine (x)
+        # The rows (y) are roughness, the columns (x) are cosines
         self.albedo = _texture(albedo_table())
         self.mean = _texture(np.repeat(mean_albedo_table(True)[:, None], 2, axis=1))
         front = mi.BSDFFlags.FrontSide
@@ -36,7 +36,7 @@ class LambertGGX(mi.BSDF):
 
     def sample(self, ctx, si, sample1, sample2, active=True):
         cos_i = mi.Frame3f.cos_theta(si.wi)
-        lobe = self._lobe(si, active)
+        lobe = _Lobe(self, si, active)
         specular = sample1 < lobe.probability
         normal, _ = lobe.distribution.sample(si.wi, sample2)
         wo = dr.select(
@@ -57,22 +57,19 @@ class LambertGGX(mi.BSDF):
         return bs, dr.select(active, value / bs.pdf, 0)
 
     def eval(self, ctx, si, wo, active=True):
-        return self._eval_pdf(si, wo, self._lobe(si, active))[0]
+        return self.eval_pdf(ctx, si, wo, active)[0]
 
     def pdf(self, ctx, si, wo, active=True):
-        return self._eval_pdf(si, wo, self._lobe(si, active))[1]
+        return self.eval_pdf(ctx, si, wo, active)[1]
 
     def eval_pdf(self, ctx, si, wo, active=True):
-        return self._eval_pdf(si, wo, self._lobe(si, active))
+        return self._eval_pdf(si, wo, _Lobe(self, si, active))
 
     def eval_diffuse_reflectance(self, si, active=True):
         return self.diffuse.eval(si, active)
 
-    def _lobe(self, si, active):
-        return _Lobe(self, si, active)
-
     def _eval_pdf(self, si, wo, lobe):
-        """Value times cosine, and density, of reflection into wo."""
+        """Value times cosine, and sampling density, of the reflection into wo."""
         cos_i, cos_o = mi.Frame3f.cos_theta(si.wi), mi.Frame3f.cos_theta(wo)
         valid = (cos_i > 0) & (cos_o > 0)
         half = dr.normalize(si.wi + wo)
@@ -88,7 +85,7 @@ class LambertGGX(mi.BSDF):
 
 
 class _Lobe:
-    """Material at a surface point, with the specular colour scaled for the direction of view."""
+    """The material at surface points; its specular colour is scaled for the direction of view."""
 
     def __init__(self, bsdf: LambertGGX, si, active):
         self.diffuse = bsdf.diffuse.eval(si, active)
@@ -105,7 +102,7 @@ class _Lobe:
 
 
 def _table_uv(cosine, roughness):
-    """Texture coordinates whose texel centres are the tables' samples at 0, 1/32 ... 1."""
+    """Texture coordinates in a table, whose texel centres are the samples at 0, 1/32, ..., 1."""
     size = albedo_table().shape[0]
     return mi.Point2f(
         (dr.clip(cosine, 0, 1) * (size - 1) + 0.5) / size,

@@ -1,4 +1,7 @@
-"""Ground truth by Mitsuba 3: Lambert + GGX surfaces, lights that emit to both sides, unseen."""
+"""Ground truth by Mitsuba 3.
+
+Surfaces are Lambert plus GGX. Lights emit to both sides, and the camera does not see them.
+"""
 
 from typing import Any
 
@@ -11,20 +14,22 @@ from rf_jax.datagen.microfacet import specular_scale
 from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
 
 GUIDE_SPP = 32
+"""Samples per pixel of the albedo and normal images that guide the denoiser."""
+
 LIGHT_THICKNESS = 2e-5
-"""Between the two one-sided emitters that make a two-sided one; a ray must meet the near one."""
+"""Distance of the two one-sided emitters of a two-sided light; a ray must meet the nearer one."""
 
 LARGEST_WAVEFRONT = 2**24
-"""Samples that a vectorised variant traces at once: about 4 GB."""
+"""Most samples that a vectorised variant traces at a time; they take about 4 GB."""
 
 
 class MitsubaRenderer:
-    """Renders scenes with one variant.
+    """Renders scenes with one variant of Mitsuba.
 
     Args:
-      config: resolution, samples, bounces, denoising.
-      variant: such as `scalar_rgb`; see `probe.fastest_variant`.
-      threads: that one rendering may use.
+      config: resolution, samples, bounces and denoising.
+      variant: for example `scalar_rgb`; `probe.choose_variant` finds one that runs here.
+      threads: number of threads that may render one scene.
     """
 
     def __init__(self, config: RenderConfig, variant: str, threads: int):
@@ -42,12 +47,7 @@ class MitsubaRenderer:
             register_bsdf()
 
     def render(self, scene: Scene, seed: int) -> np.ndarray:
-        """Linear images of a scene's views, [V, H, W, 4] float32: premultiplied RGB and coverage.
-
-        Args:
-          scene: unbatched, without a mask, one texture value a triangle.
-          seed: of the noise.
-        """
+        """Renders the views of a scene (see `PathTracer.render`)."""
         mi.set_variant(self.variant)
         lights = scene.texture[:, EMISSION].any(axis=1)
         path = {"type": "path", "max_depth": self.config.max_depth, "hide_emitters": True}
@@ -69,9 +69,9 @@ class MitsubaRenderer:
         return images
 
     def _guides(self, scene: Scene, surfaces: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Albedo and normal images [V, H, W, 3] of what the cameras see."""
+        """Albedo and normal images [V, H, H, 3] of what the cameras see."""
         integrator = {"type": "aov", "aovs": "albedo:albedo,normal:sh_normal"}
-        # A constant light, so that there is one: lights are not seen, so not in the guides either
+        # Mitsuba needs a light. Those of the scene are left out, because cameras do not see them
         light = {"light": {"type": "point", "position": [0, 0, 9]}}
         loaded = mi.load_dict(
             {"type": "scene", "integrator": integrator} | surfaces | light | self._sensors(scene)
@@ -82,7 +82,7 @@ class MitsubaRenderer:
         return guides[..., -6:-3], guides[..., -3:]
 
     def _render(self, scene: Any, view: int, spp: int, seed: int) -> np.ndarray:
-        """[H, W, C]; a vectorised variant in passes that fit its memory."""
+        """One view [H, H, C]; a vectorised variant renders it in passes that fit its memory."""
         pixels = self.config.resolution**2
         most = max(1, LARGEST_WAVEFRONT // pixels) if self.vectorised else spp
         image, done = 0.0, 0
@@ -109,7 +109,7 @@ class MitsubaRenderer:
             return {}
         triangles, which = emitter_sides(scene.triangles, np.flatnonzero(chosen))
         texture = scene.texture[which]
-        # An emitter's radiance cannot differ between its faces: it is sampled without a face
+        # Mitsuba samples an emitter's radiance without a face, so all faces of a mesh share it
         radiances, group = np.unique(texture[:, EMISSION], axis=0, return_inverse=True)
         return {
             f"lights_{i}": self._mesh(
@@ -126,7 +126,7 @@ class MitsubaRenderer:
         normals: np.ndarray | None,
         radiance: np.ndarray | None,
     ) -> Any:
-        """Triangles [K, 3, 3] with materials [K, 13] as a mesh with attributes of its faces."""
+        """Triangles [K, 3, 3] with materials [K, 13] as a mesh whose faces have attributes."""
         props = mi.Properties()
         props["bsdf"] = mi.load_dict({"type": "twosided", "bsdf": self._bsdf()})
         if radiance is not None:
@@ -167,14 +167,14 @@ class MitsubaRenderer:
         }
 
     def _attributes(self, texture: np.ndarray) -> dict[str, np.ndarray]:
-        """What the BSDF reads, [K, channels] float32."""
+        """The face attributes that the BSDF reads, [K, channels] float32 each."""
         texture = texture.astype(np.float32)
         diffuse, specular = texture[:, DIFFUSE], texture[:, SPECULAR]
         roughness = np.clip(texture[:, ROUGHNESS], 0, 1)
         if self.vectorised:
             return {"diffuse": diffuse, "specular": specular, "roughness": roughness}
         scaled = specular_scale(specular, roughness[:, 0])
-        # blendbsdf weighs its parts with 1 - blend and blend, which the colours undo
+        # blendbsdf weights its parts with 1 - blend and blend; dividing the colours undoes that
         peaks = diffuse.max(axis=1, keepdims=True), scaled.max(axis=1, keepdims=True)
         blend = np.where(sum(peaks) > 0, peaks[1] / np.maximum(sum(peaks), 1e-12), 0.5)
         values = {
@@ -215,16 +215,16 @@ class MitsubaRenderer:
 def emitter_sides(triangles: np.ndarray, lights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One-sided triangles that together emit as two-sided lights do.
 
-    A side that faces no vertex of the scene lights nothing and is left out: that halves the noise
-    of many scenes. Where both are needed, they are `LIGHT_THICKNESS` apart.
+    A side that faces no vertex of the scene lights nothing and is left out, which halves the noise
+    of many scenes. Where both sides are needed, they are `LIGHT_THICKNESS` apart.
 
     Args:
-      triangles: [N, 3, 3], all of the scene.
-      lights: [M] indices of those that emit.
+      triangles: [N, 3, 3] all triangles of the scene.
+      lights: [M] indices of the triangles that emit.
 
     Returns:
-      [K, 3, 3] triangles, counter-clockwise from where they emit to, and [K] indices of their
-      lights.
+      [K, 3, 3] triangles, counter-clockwise as seen from the side that they emit to, and [K]
+      indices of their lights.
     """
     points = triangles.reshape(-1, 3).astype(np.float64)
     sides, which = [], []

@@ -1,4 +1,4 @@
-"""Ground truth behind one interface; here it is decided which renderer makes it."""
+"""The interface of the renderers that make ground truth, and the choice of one."""
 
 import importlib.metadata
 from typing import Protocol
@@ -12,19 +12,31 @@ from rf_jax.structs import Scene
 
 
 class PathTracer(Protocol):
-    """A renderer of ground truth; `name` says which, with its version."""
+    """A renderer of ground truth.
+
+    Attributes:
+      name: the renderer and its version, which training files record.
+    """
 
     name: str
 
     def render(self, scene: Scene, seed: int) -> np.ndarray:
-        """Linear images of the scene's views, [V, H, W, 4] float32: premultiplied RGB, coverage."""
+        """Renders the views of a scene.
+
+        Args:
+          scene: an unbatched scene without a mask, with one texture value per triangle.
+          seed: seed of the noise.
+
+        Returns:
+          [V, H, H, 4] float32: linear RGB, premultiplied, and coverage.
+        """
 
 
 def check_renderer(config: RenderConfig, cycles_python: str | None) -> str:
-    """Finds out, once and before any work, what will render: `cycles`, or a variant of Mitsuba.
+    """Finds out, before any work is done, what will render: `cycles` or a variant of Mitsuba.
 
     Raises:
-      InputError: what the configuration asks for is not there; says how to get it.
+      InputError: what the configuration asks for is not installed; says how to install it.
     """
     if config.renderer == "cycles":
         from rf_jax.datagen.cycles_renderer import check_cycles
@@ -33,7 +45,7 @@ def check_renderer(config: RenderConfig, cycles_python: str | None) -> str:
         return "cycles"
     if cycles_python is not None:
         raise InputError(
-            "--cycles_python: of no use to Mitsuba; add --config.render.renderer=cycles"
+            "--cycles_python: Mitsuba does not use it; add --config.render.renderer=cycles"
         )
     if config.denoise:
         check_denoiser()
@@ -45,7 +57,7 @@ def check_renderer(config: RenderConfig, cycles_python: str | None) -> str:
 def make_path_tracer(
     config: RenderConfig, renderer: str, cycles_python: str | None, threads: int
 ) -> PathTracer:
-    """The renderer that `check_renderer` found, in this process."""
+    """Makes the renderer that `check_renderer` found, in this process."""
     if renderer == "cycles":
         from rf_jax.datagen.cycles_renderer import CyclesRenderer
 
@@ -56,7 +68,7 @@ def make_path_tracer(
 
 
 def denoiser_name(config: RenderConfig) -> str:
-    """What denoised the images, for the record; empty if nothing did."""
+    """The denoiser and its version, which training files record; empty if there is none."""
     if not config.denoise:
         return ""
     if config.renderer == "cycles":

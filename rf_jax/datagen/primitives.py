@@ -1,4 +1,4 @@
-"""Simple triangle meshes: vertices [K, 3] and faces [F, 3], counter-clockwise from outside."""
+"""Simple meshes: vertices [K, 3] and faces [F, 3], counter-clockwise as seen from outside."""
 
 import numpy as np
 import trimesh
@@ -7,7 +7,7 @@ Mesh = tuple[np.ndarray, np.ndarray]
 
 
 def plane_grid(cells: int) -> Mesh:
-    """The square [-0.5, 0.5]^2 at z = 0 facing +z: 2 * cells^2 triangles."""
+    """The square [-0.5, 0.5]^2 at z = 0, facing +z, of 2 * cells^2 triangles."""
     ticks = np.linspace(-0.5, 0.5, cells + 1)
     x, y = np.meshgrid(ticks, ticks, indexing="ij")
     vertices = np.stack([x, y, np.zeros_like(x)], axis=-1).reshape(-1, 3)
@@ -15,7 +15,10 @@ def plane_grid(cells: int) -> Mesh:
 
 
 def box(cells: int) -> Mesh:
-    """The cube [-0.5, 0.5]^3, each side a grid with vertices of its own: 12 * cells^2 triangles."""
+    """The cube [-0.5, 0.5]^3 of 12 * cells^2 triangles.
+
+    Each side is a grid that shares no vertices with the others.
+    """
     vertices, faces = plane_grid(cells)
     top = vertices + np.array([0, 0, 0.5])
     sides = []
@@ -28,25 +31,25 @@ def box(cells: int) -> Mesh:
 
 
 def icosphere(subdivisions: int) -> Mesh:
-    """A sphere of radius 0.5 from an icosahedron: 20 * 4^subdivisions triangles."""
+    """A sphere of radius 0.5, an icosahedron subdivided into 20 * 4^subdivisions triangles."""
     sphere = trimesh.creation.icosphere(subdivisions, radius=0.5)
     return np.asarray(sphere.vertices), np.asarray(sphere.faces)
 
 
 def torus_knot(p: int, q: int, tube_radius: float, steps: int, sides: int) -> Mesh:
-    """A tube along the (p, q) torus knot within radius 0.5: 2 * steps * sides triangles.
+    """A tube along the (p, q) torus knot, within radius 0.5, of 2 * steps * sides triangles.
 
     Args:
-      p, q: turns around the axis and through the hole, without a common factor.
-      tube_radius: in the units of the vertices.
-      steps, sides: vertices along the tube and around it.
+      p, q: number of turns around the axis and through the hole, without a common factor.
+      tube_radius: radius of the tube.
+      steps, sides: number of vertices along the tube and around it.
     """
     t = np.linspace(0, 2 * np.pi, steps, endpoint=False)
     ring = 2 + np.cos(q * t)
     scale = (0.5 - tube_radius) / 3
     centre = scale * np.stack([ring * np.cos(p * t), ring * np.sin(p * t), np.sin(q * t)], axis=1)
     tangent = _unit(np.roll(centre, -1, axis=0) - np.roll(centre, 1, axis=0))
-    # The direction away from the torus' core circle turns with the knot, so that the tube closes
+    # The frame follows the direction away from the torus' core circle, so that the tube closes
     core = 2 * scale * np.stack([np.cos(p * t), np.sin(p * t), np.zeros_like(t)], axis=1)
     outward = centre - core
     outward = _unit(outward - (outward * tangent).sum(1, keepdims=True) * tangent)
@@ -58,12 +61,13 @@ def torus_knot(p: int, q: int, tube_radius: float, steps: int, sides: int) -> Me
 
 
 def torus(minor_radius: float, steps: int, sides: int, exponent: float = 1.0) -> Mesh:
-    """A ring around z within radius 0.5: 2 * steps * sides triangles.
+    """A ring around z, within radius 0.5, of 2 * steps * sides triangles.
 
     Args:
-      minor_radius: of the tube.
-      steps, sides: vertices around z and around the tube.
-      exponent: of the tube's section, a superellipse: 1 round, towards 0 square, 2 a diamond.
+      minor_radius: radius of the tube.
+      steps, sides: number of vertices around z and around the tube.
+      exponent: exponent of the tube's section, a superellipse: 1 is round, near 0 it is square, 2
+        is a diamond.
     """
     around = np.linspace(0, 2 * np.pi, steps, endpoint=False)[:, None]
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)[None]
@@ -74,12 +78,12 @@ def torus(minor_radius: float, steps: int, sides: int, exponent: float = 1.0) ->
 
 
 def superquadric(exponents: tuple[float, float], rows: int, columns: int) -> Mesh:
-    """A closed superellipsoid within [-0.5, 0.5]^3: 2 * columns * (rows - 1) triangles.
+    """A closed superellipsoid within [-0.5, 0.5]^3, of 2 * columns * (rows - 1) triangles.
 
     Args:
-      exponents: along the meridians and around z (Barr 1981): 1 round, towards 0 a box, 2 an
-        octahedron's edges.
-      rows, columns: of the grid of latitudes (with the poles) and longitudes.
+      exponents: exponents along the meridians and around z (Barr 1981): 1 is round, near 0 it is a
+        box, 2 is an octahedron.
+      rows, columns: number of bands of latitude and of longitude.
     """
     latitude = np.linspace(-np.pi / 2, np.pi / 2, rows + 1)[1:-1]
     longitude = np.linspace(0, 2 * np.pi, columns, endpoint=False)
@@ -91,9 +95,11 @@ def superquadric(exponents: tuple[float, float], rows: int, columns: int) -> Mes
 
 
 def revolution(radii: np.ndarray, columns: int) -> Mesh:
-    """A closed body around z from rings of those radii [K] at even heights in [-0.5, 0.5].
+    """A closed body of revolution around z with flat ends, of 2 * columns * K triangles.
 
-    2 * columns * K triangles: the ends are flat.
+    Args:
+      radii: [K] radii of the rings, whose heights are evenly spaced in [-0.5, 0.5].
+      columns: number of vertices of each ring.
     """
     angle = np.linspace(0, 2 * np.pi, columns, endpoint=False)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -104,13 +110,13 @@ def revolution(radii: np.ndarray, columns: int) -> Mesh:
 def extrusion(
     outline: np.ndarray, layers: int, twist_degrees: float = 0.0, taper: float = 1.0
 ) -> Mesh:
-    """A closed prism over an outline along z in [-0.5, 0.5]: 2 * K * (layers + 1) triangles.
+    """A closed prism over an outline, along z in [-0.5, 0.5], of 2 * K * (layers + 1) triangles.
 
     Args:
       outline: [K, 2] counter-clockwise polygon, star-shaped around the origin.
-      layers: along z.
-      twist_degrees: of the top against the bottom.
-      taper: size of the top against the bottom.
+      layers: number of layers along z.
+      twist_degrees: angle by which the top is turned against the bottom.
+      taper: size of the top relative to the bottom.
     """
     part = np.linspace(0, 1, layers + 1)
     angle = np.deg2rad(twist_degrees) * part
@@ -124,10 +130,10 @@ def metaballs(centres: np.ndarray, radii: np.ndarray, cells: int) -> Mesh:
     """The closed surface where the sum of (radius / distance)^2 is 1, by marching cubes.
 
     Args:
-      centres, radii: [K, 3] and [K] of the balls.
-      cells: of the grid along each axis.
+      centres, radii: [K, 3] centres and [K] radii of the balls.
+      cells: number of cells of the grid along each axis.
     """
-    from skimage.measure import marching_cubes  # of the extra `datagen`
+    from skimage.measure import marching_cubes  # part of the extra `datagen`
 
     # Beyond this distance from every centre the sum is below 1
     margin = 1.01 * np.sqrt((radii**2).sum())
@@ -141,11 +147,12 @@ def metaballs(centres: np.ndarray, radii: np.ndarray, cells: int) -> Mesh:
 
 
 def displaced_sphere(waves: np.ndarray, phases: np.ndarray, amplitude: float, size: int) -> Mesh:
-    """An icosphere of about radius 0.5 with smooth bumps: 20 * 4^size triangles.
+    """A sphere of about radius 0.5 with smooth bumps, of 20 * 4^size triangles.
 
     Args:
       waves, phases: [K, 3] wave vectors and [K] phases of the sines that make the bumps.
-      amplitude: of the bumps against the radius, below 1.
+      amplitude: height of the bumps relative to the radius, below 1.
+      size: number of subdivisions of the icosahedron.
     """
     vertices, faces = icosphere(size)
     bumps = np.sin(2 * vertices @ waves.T + phases).mean(axis=1, keepdims=True)
@@ -153,7 +160,7 @@ def displaced_sphere(waves: np.ndarray, phases: np.ndarray, amplitude: float, si
 
 
 def equilateral_triangle(edge: float) -> Mesh:
-    """One triangle around the origin at z = 0, facing -z."""
+    """One triangle around the origin at z = 0, facing -z, with edges of this length."""
     angle = np.deg2rad([90, -30, -150])
     radius = edge / np.sqrt(3)
     vertices = radius * np.stack([np.cos(angle), np.sin(angle), np.zeros(3)], axis=1)
@@ -161,7 +168,7 @@ def equilateral_triangle(edge: float) -> Mesh:
 
 
 def _stacked_rings(rings: np.ndarray, heights: np.ndarray, ends: tuple[float, float]) -> Mesh:
-    """Closes rings of vertices [L, K, 2] at heights [L] with a fan to the axis at both ends."""
+    """Joins rings [L, K, 2] at heights [L], and closes both ends with fans to the axis."""
     layers, columns = rings.shape[:2]
     z = np.broadcast_to(heights[:, None, None], (layers, columns, 1))
     poles = np.array([[0, 0, ends[0]], [0, 0, ends[1]]])
@@ -180,7 +187,7 @@ def _signed_power(x: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def _grid_faces(rows: int, columns: int, wrap: bool) -> np.ndarray:
-    """Two triangles per cell of a grid of vertices in row-major order, closed if `wrap`."""
+    """Two triangles per cell of a row-major grid of vertices, whose ends are joined if `wrap`."""
     height, width = (rows, columns) if wrap else (rows + 1, columns + 1)
     i, j = (index.reshape(-1) for index in np.indices((rows, columns)))
     below, right = (i + 1) % height, (j + 1) % width

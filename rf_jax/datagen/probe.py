@@ -1,4 +1,7 @@
-"""Which variant of Mitsuba runs here. A wrong LLVM aborts the process, so others try for us."""
+"""Finds which variant of Mitsuba runs here.
+
+A wrong LLVM aborts the process that uses it, so each variant is tried in a process of its own.
+"""
 
 import importlib.util
 import os
@@ -9,7 +12,7 @@ from pathlib import Path
 from rf_jax.errors import InputError
 
 VARIANTS = ("cuda_ad_rgb", "llvm_ad_rgb", "scalar_rgb")
-"""Fastest first."""
+"""Variants of Mitsuba, the fastest first."""
 
 TIMEOUT_SECONDS = 120
 _PROBE = """
@@ -23,7 +26,7 @@ sys.exit(not (numpy.isfinite(image).all() and image.mean() > 0.01))
 
 
 def choose_variant(wanted: str) -> str:
-    """The variant itself, or for `auto` the fastest that renders.
+    """The wanted variant, or the fastest that renders here if `auto` is wanted.
 
     Raises:
       InputError: Mitsuba is not installed, or the wanted variant does not render here.
@@ -41,7 +44,7 @@ def choose_variant(wanted: str) -> str:
 
 
 def renders(variant: str) -> bool:
-    """Whether a small scene renders with that variant, in a process of its own."""
+    """Whether a small scene renders with a variant, in a process of its own."""
     command = [sys.executable, "-c", _PROBE, variant]
     try:
         done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_SECONDS, check=False)
@@ -51,7 +54,7 @@ def renders(variant: str) -> bool:
 
 
 def find_llvm() -> None:
-    """Names LLVM 19 to Mitsuba where it is installed and the user has named none."""
+    """Tells Mitsuba where LLVM 19 is, if it is installed and the user has not named a library."""
     found = sorted(Path("/usr/lib").glob("*/libLLVM.so.19*"))
     if found:
         os.environ.setdefault("DRJIT_LIBLLVM_PATH", str(found[0]))

@@ -1,4 +1,4 @@
-"""What a distribution or a dataset looks like: a table, a contact sheet, histograms."""
+"""Shows what a distribution or a dataset looks like: a table, a contact sheet, histograms."""
 
 import collections
 import concurrent.futures
@@ -17,19 +17,24 @@ from rf_jax.images.figures import new_figure
 from rf_jax.images.files import save_png
 from rf_jax.images.tone_map import to_uint8, tone_map
 from rf_jax.scene import load_h5, load_images
+from rf_jax.scene.dataset import H5_FILES
 from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
 
 SHEET_COLUMNS = 8
 SHEET_SIZE = 64
+"""Largest number of thumbnails on a contact sheet."""
+
 THUMBNAIL = 128
+"""Side of a thumbnail in pixels."""
+
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 Statistics = dict[str, np.ndarray]
-"""Name of a quantity -> its values in one scene."""
+"""The values of each quantity, by its name."""
 
 
 def scene_statistics(scene: Scene) -> Statistics:
-    """The quantities of a scene that the distribution is about."""
+    """The quantities of a scene that are random."""
     emission = scene.texture[:, EMISSION].max(axis=1)
     lights = emission > 0
     surfaces = np.unique(scene.texture[~lights], axis=0)
@@ -49,7 +54,7 @@ def scene_statistics(scene: Scene) -> Statistics:
 
 
 def dry_run(config: DataConfig, num_workers: int) -> str:
-    """Makes all scenes without ground truth; returns the table of their distribution."""
+    """Makes all scenes without ground truth, and returns the table of their distribution."""
     find_mesh_files(config.sampler.mesh_files)
     statistics, families, failures = collections.defaultdict(list), collections.Counter(), 0
     context = multiprocessing.get_context("spawn")
@@ -84,12 +89,15 @@ def _dry_scene(config: DataConfig, index: int) -> tuple[str, Statistics] | str:
 
 
 def inspect_dataset(folder: Path) -> str:
-    """Reads every file of a dataset; writes `contact_sheet.png` and `histograms.png` into it.
+    """Reads every file of a dataset, and writes `contact_sheet.png` and `histograms.png` into it.
+
+    Returns:
+      the number of files and images, and the table of their distribution.
 
     Raises:
-      InputError: there is no file, or some are invalid (one line each is printed).
+      InputError: there is no file, or some are invalid (one line is printed for each).
     """
-    paths = sorted(folder.glob("*.h5"))
+    paths = sorted(folder.glob(H5_FILES))
     if not paths:
         raise InputError(f"{folder}: expected a folder with *.h5 training files, found none")
     statistics, thumbnails, broken, views = collections.defaultdict(list), [], [], 0
@@ -127,7 +135,7 @@ def _image_statistics(images: np.ndarray) -> Statistics:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """A linear image [H, H, 4] as uint8 [128, 128, 3] (less, if it is small)."""
+    """A linear image [H, H, 4] as uint8 [128, 128, 3], or smaller if the image is smaller."""
     step = max(1, image.shape[0] // THUMBNAIL)
     size = image.shape[0] // step
     blocks = image[: size * step, : size * step, :3].reshape(size, step, size, step, 3)
@@ -135,7 +143,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def contact_sheet(thumbnails: list[np.ndarray]) -> np.ndarray:
-    """Up to 64 thumbnails [h, h, 3] of one size in rows of 8, the last filled up with black."""
+    """Puts up to 64 thumbnails [h, h, 3] into rows of 8, and fills the last row with black."""
     same = [image for image in thumbnails if image.shape == thumbnails[0].shape]
     same = same[:SHEET_SIZE]
     same += [np.zeros_like(same[0])] * (-len(same) % SHEET_COLUMNS)

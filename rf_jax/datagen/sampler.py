@@ -1,8 +1,8 @@
-"""Random scenes of the published distribution: which objects, walls, lights and cameras.
+"""Draws random scenes of the published distribution: objects, walls, lights and cameras.
 
-A scene depends only on the configuration, the seed, its index and the attempt. Distances are in
-the units of the published templates, whose room is [-1, 1]^3; `HALF` brings walls and objects to
-world space, lights and cameras are there already.
+A scene depends only on the configuration, the seed, its index and the attempt. The published
+templates have a room of [-1, 1]^3. Walls and objects are drawn in these units and halved into world
+space; lights and cameras are drawn in world space.
 """
 
 import dataclasses
@@ -14,20 +14,34 @@ from rf_jax.scene.description import Camera, Material, SceneDescription, SceneOb
 from rf_jax.scene.mesh import rotation_xyz
 
 HALF = 0.5
+"""Scale from the units of the templates to world space."""
+
 SHELL_RADIUS = 0.866
+"""Radius of the sphere that the directions of lights and cameras are drawn on."""
+
 LIGHT_SPACING = 0.3
+"""Least distance of two lights on that sphere."""
+
 LIGHT_TRIES = 1000
 COLLISION_TRIES = 100
 BOX_LIGHT_ANGLE_DEGREES = 59.0
+"""Largest angle between a light above a box and the vertical."""
+
 ZERO = (0.0, 0.0, 0.0)
 
 NORMAL_AXIS = {"plane": 2, "wall0": 1, "wall1": 0, "wall2": 0}
-"""The axis that a background piece, 1 away from the origin, is perpendicular to."""
+"""Axis that each background piece is perpendicular to."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A mesh to be made: which kind, its own seed, and the most faces it may have."""
+    """A mesh that is still to be made.
+
+    Attributes:
+      kind: one of the values of `Template.shapes`.
+      seed: seed of this mesh.
+      max_faces: largest number of faces it may have.
+    """
 
     kind: str
     seed: int
@@ -39,9 +53,10 @@ class SampledScene:
     """A scene whose meshes are not made yet.
 
     Attributes:
-      description: as in its JSON file; objects are background_*, random_object_*, light_*.
-      shapes: by the mesh path of each random object.
-      template: what it was drawn from.
+      description: the description that its JSON file holds. The names of the objects begin with
+        background_, random_object_ and light_.
+      shapes: shapes of the random objects, by mesh path.
+      template: the template it was drawn from.
     """
 
     description: SceneDescription
@@ -50,7 +65,7 @@ class SampledScene:
 
 
 def scene_rng(seed: int, index: int, attempt: int) -> np.random.Generator:
-    """The random numbers of one attempt at one scene."""
+    """The generator of random numbers for one attempt at one scene."""
     return np.random.default_rng(np.random.SeedSequence((seed, index, attempt)))
 
 
@@ -76,7 +91,7 @@ def sample_template(templates: tuple[Template, ...], rng: np.random.Generator) -
 def sample_background(
     config: SamplerConfig, template: Template, rng: np.random.Generator
 ) -> dict[str, SceneObject]:
-    """The walls and the floor, each a grid of 2x2 before it is halved."""
+    """Draws the walls and the floor, each a square of side 2 before it is halved."""
     objects = {}
     for piece in WALLS[template.family]:
         transform = _background_transform(template, piece, rng)
@@ -94,7 +109,7 @@ def _background_transform(template: Template, piece: str, rng: np.random.Generat
     translation = rng.uniform(-0.05, 0.05, 3)
     if not box:
         reach = template.floor_offset if piece == "plane" else (-0.25, 0.25)
-        # The published wall family moves its wall along y, which is in the wall's plane
+        # The published wall family moves its wall along y, that is, within its plane
         moved = 1 if (template.family, piece) == ("wall", "wall1") else axis
         translation[moved] = rng.uniform(*reach)
     scale = rng.uniform(1.0 if box else 0.9, 1.35, 3)
@@ -108,7 +123,7 @@ def sample_objects(
     max_faces: int,
     rng: np.random.Generator,
 ) -> tuple[dict[str, SceneObject], dict[str, Shape]]:
-    """The random objects, and the shapes of their meshes by mesh path."""
+    """Draws the random objects, and the shapes of their meshes by mesh path."""
     objects, shapes, spheres = {}, {}, []
     for i in range(num_objects):
         path = f"random_object_{i}.obj"
@@ -119,7 +134,7 @@ def sample_objects(
         spheres.append((position, sphere_scale))
         rotation = rng.uniform(-180, 180, 3)
         if template.standing:
-            # The height follows from the mesh, which is made later
+            # The height depends on the mesh, which is made later
             position = position * (max(1 - sphere_scale / 2, 0), max(1 - sphere_scale / 2, 0), 0)
             rotation[:2] = 0
         objects[f"random_object_{i}"] = SceneObject(
@@ -137,7 +152,7 @@ def _free_position(
     spheres: list[tuple[np.ndarray, float]],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A position whose bounding sphere is free; the last one tried in a crowded room."""
+    """A position whose bounding sphere meets no other; in a crowded room, the last one tried."""
     for _ in range(COLLISION_TRIES):
         # In template units a bounding sphere's radius is half the sphere scale
         gaps = [
@@ -153,7 +168,7 @@ def _free_position(
 def sample_material(
     config: SamplerConfig, template: Template, random_type: str, rng: np.random.Generator
 ) -> Material:
-    """A grey specular and a coloured diffuse reflectance that add up to at most 1."""
+    """Draws a grey specular and a coloured diffuse reflectance, whose sum is at most 1."""
     total, ratio = rng.uniform(0.9, 1.0), rng.uniform(*config.specular_ratio)
     specular = total * ratio
     diffuse = total * (1 - ratio) * rng.uniform(0, 1, 3)
@@ -175,7 +190,7 @@ def sample_material(
 def sample_lights(
     config: SamplerConfig, family: str, num_lights: int, rng: np.random.Generator
 ) -> dict[str, SceneObject]:
-    """Small white triangles outside the room, randomly turned."""
+    """Draws small white triangles outside the room, randomly turned."""
     lights = {}
     for i, point in enumerate(sample_light_points(family, num_lights, rng)):
         target = rng.uniform(-1, 1, 3) * config.target_jitter
@@ -193,7 +208,7 @@ def sample_lights(
 
 
 def _light_rotation(facing: float, direction: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[3] degrees, drawn until the turned axis of the light's triangle (z) is near enough."""
+    """Draws [3] degrees until the light's axis, its z, is near enough to `direction`."""
     while True:
         rotation = rng.uniform(-180, 180, 3)
         if abs(rotation_xyz(rotation)[:, 2] @ direction) >= facing:
@@ -201,7 +216,7 @@ def _light_rotation(facing: float, direction: np.ndarray, rng: np.random.Generat
 
 
 def sample_light_points(family: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """[count, 3] points of the lights' shell at least `LIGHT_SPACING` apart."""
+    """Draws [count, 3] points of the lights' sphere that are at least `LIGHT_SPACING` apart."""
     points = np.empty((0, 3))
     for _ in range(LIGHT_TRIES):
         point = light_shell_point(family, rng)
@@ -213,14 +228,17 @@ def sample_light_points(family: str, count: int, rng: np.random.Generator) -> np
 
 
 def light_shell_point(family: str, rng: np.random.Generator) -> np.ndarray:
-    """[3] uniform in area: the upper hemisphere, half of it (corner), a cap (box)."""
+    """Draws a point [3] uniformly by area, where the lights of a family of rooms may be.
+
+    This is the upper hemisphere, half of it (corner), or a cap of it (box).
+    """
     lowest = np.cos(np.deg2rad(BOX_LIGHT_ANGLE_DEGREES)) if family == "box" else 0.0
     azimuth = (135.0, 315.0) if family == "corner" else (0.0, 360.0)
     return _shell_point(lowest, azimuth, rng)
 
 
 def sample_camera(config: SamplerConfig, family: str, rng: np.random.Generator) -> Camera:
-    """A camera on the open side of the room, looking at about its middle."""
+    """Draws a camera on the open side of the room that looks at about its middle."""
     target = rng.uniform(-1, 1, 3) * config.target_jitter
     direction = camera_shell_point(family, rng) - target
     direction /= np.linalg.norm(direction)
@@ -232,7 +250,10 @@ def sample_camera(config: SamplerConfig, family: str, rng: np.random.Generator) 
 
 
 def camera_shell_point(family: str, rng: np.random.Generator) -> np.ndarray:
-    """[3] uniform in area: the upper hemisphere before the walls, or a square (box)."""
+    """Draws a point [3] uniformly by area, where the cameras of a family of rooms may be.
+
+    This is the part of the upper hemisphere in front of the walls, or a square (box).
+    """
     if family == "box":
         x, z = rng.uniform(-0.5, 0.5, 2)
         return np.array([x, -1.5, z])
@@ -241,7 +262,7 @@ def camera_shell_point(family: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shell_point(lowest: float, azimuth: Interval, rng: np.random.Generator) -> np.ndarray:
-    """Uniform on the sphere's zone between heights lowest * radius and radius."""
+    """Draws a point of the sphere above the height lowest * radius, uniformly by area."""
     z, angle = rng.uniform(lowest, 1.0), np.deg2rad(rng.uniform(*azimuth))
     radius = np.sqrt(1 - z * z)
     return SHELL_RADIUS * np.array([radius * np.cos(angle), radius * np.sin(angle), z])

@@ -1,4 +1,4 @@
-"""One scene of a dataset: drawn, rendered, written; replaced where that fails."""
+"""Draws, renders and writes one scene of a dataset, and replaces it if that fails."""
 
 import dataclasses
 import hashlib
@@ -17,26 +17,29 @@ from rf_jax.datagen.scenes import (
     generate_scene,
     good_views,
     scene_name,
-    write_json,
+    write_description,
 )
 from rf_jax.datagen.shapes import find_mesh_files
 from rf_jax.errors import InputError
 from rf_jax.scene import save_h5
 
 MIN_MEAN_RADIANCE = 0.01
+"""Least mean radiance of a view that is kept."""
+
 ATTEMPTS = 10
-"""A scene that fails is replaced by the next attempt, so often."""
+"""Number of attempts at a scene; each draws another scene."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """How to run, which leaves the scenes the same.
+    """Options of a run; they do not change the scenes.
 
     Attributes:
-      num_workers: processes; None: one a core, or 2 where they share a GPU.
-      cycles_python: a Python with `bpy`, for `render.renderer = "cycles"`.
-      write_json: also write `json/NAME/scene.json` and its meshes.
-      full_texture: store [N, 13, 32, 32] patches instead of [N, 13] values.
+      output_dir: folder of the dataset.
+      num_workers: number of processes; None for one per core, or 2 where they share a GPU.
+      cycles_python: a Python with `bpy`, which `render.renderer = "cycles"` needs.
+      write_json: whether to write `json/NAME/scene.json` and its meshes as well.
+      full_texture: whether to store [N, 13, 32, 32] patches instead of [N, 13] values.
     """
 
     output_dir: Path
@@ -48,7 +51,13 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a scene: its line in the index, or None; and why attempts failed."""
+    """The result of making a scene.
+
+    Attributes:
+      index: index of the scene.
+      entry: its entry in the dataset's index; None if every attempt failed.
+      failures: one line per failed attempt, with the reason.
+    """
 
     index: int
     entry: dict[str, Any] | None
@@ -56,7 +65,7 @@ class Outcome:
 
 
 def split_name(config: DataConfig, index: int) -> str:
-    """train, val or test, by a hash of the scene's seed."""
+    """The split of a scene, "train", "val" or "test", by a hash of the seed and the index."""
     digest = hashlib.sha256(f"{config.seed}/{index}".encode()).digest()
     part = int.from_bytes(digest[:8], "big") / 2**64
     if part < config.val_fraction:
@@ -71,7 +80,7 @@ def make_scene(
     index: int,
     first_attempt: int = 0,
 ) -> Outcome:
-    """Makes and writes one scene; one that fails is replaced by the next attempt.
+    """Makes and writes one scene. If an attempt fails, the next attempt replaces it.
 
     Raises:
       InputError: the files cannot be written.
@@ -81,7 +90,7 @@ def make_scene(
     for attempt in range(first_attempt, ATTEMPTS):
         try:
             generated, images = _render(config, tracer, index, attempt, files)
-        except Exception as error:  # whatever it was, another scene takes its place
+        except Exception as error:  # whatever the error is, another scene takes the place
             reason = " ".join(str(error).split()) or type(error).__name__
             failures.append(f"seed {config.seed} scene {index} attempt {attempt}: {reason}")
             continue
@@ -93,7 +102,7 @@ def make_scene(
 def _render(
     config: DataConfig, tracer: PathTracer, index: int, attempt: int, files: tuple[Path, ...]
 ) -> tuple[GeneratedScene, np.ndarray]:
-    """A scene with its good views only, and their images."""
+    """Draws and renders a scene; returns it with its good views only, and their images."""
     generated = _with_views(generate_scene(config, index, attempt, files), None, config.min_views)
     noise_seed = np.random.SeedSequence((config.seed, index, attempt, 1)).generate_state(1)[0]
     images = tracer.render(generated.scene, int(noise_seed))
@@ -106,7 +115,7 @@ def _render(
 def _with_views(
     generated: GeneratedScene, keep: np.ndarray | None, min_views: int
 ) -> GeneratedScene:
-    """The scene with the chosen views (None: those not too near to a surface)."""
+    """The scene with some of its views; None keeps those that are not too near to a surface."""
     scene, sampled = generated.scene, generated.sampled
     why = "too near to a surface" if keep is None else "too dark"
     keep = good_views(scene) if keep is None else keep
@@ -132,7 +141,7 @@ def _write(
     generated: GeneratedScene,
     images: np.ndarray,
 ) -> dict[str, Any]:
-    """Writes the files of one scene, the HDF5 file last; returns its line of the index."""
+    """Writes the files of one scene, the HDF5 file last; returns its entry in the index."""
     name = scene_name(index)
     entry = {
         "file": f"{name}.h5",
@@ -155,7 +164,7 @@ def _write(
         "versions": json.dumps({p: importlib.metadata.version(p) for p in ("numpy", "trimesh")}),
     }
     if options.write_json:
-        write_json(generated, options.output_dir / "json" / name)
+        write_description(generated, options.output_dir / "json" / name)
     path = options.output_dir / entry["file"]
     save_h5(generated.scene, path, options.full_texture, images, attributes)
     return entry

@@ -1,4 +1,4 @@
-"""The meshes of random scenes: backgrounds, built-in shapes, and files simplified to a budget."""
+"""Meshes of random scenes: backgrounds, built-in shapes, and files simplified to a budget."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,17 @@ from rf_jax.scene import mesh as meshes
 
 FILE_SUFFIXES = (".obj", ".glb", ".ply")
 LARGEST_FILE = 256 * 2**20
+"""Largest mesh file that is read, in bytes."""
+
 LIGHT_EDGE = 0.0707
+"""Edge of a light before it is scaled."""
+
 MIN_KNOT_FACES = 300
+"""Fewest faces of a torus knot."""
 
 
 def background_mesh(piece: str, cells: int) -> Mesh:
-    """The 2x2 grid of a background piece, 1 away from the origin and facing it."""
+    """A background piece: a square of side 2 that is 1 away from the origin and faces it."""
     vertices, faces = primitives.plane_grid(cells)
     turns = {"plane": (0, 0, 0), "wall0": (90, 0, 0), "wall1": (0, -90, 0), "wall2": (0, 90, 0)}
     vertices = (2 * vertices - [0, 0, 1]) @ meshes.rotation_xyz(np.array(turns[piece])).T
@@ -29,10 +34,14 @@ def background_mesh(piece: str, cells: int) -> Mesh:
 
 
 def find_mesh_files(source: str | None) -> tuple[Path, ...]:
-    """The mesh files of a folder (and its folders), or of a list with one path a line.
+    """Finds mesh files.
+
+    Args:
+      source: a folder, which is searched with its subfolders; a text file with one path per line;
+        or None for no files.
 
     Raises:
-      InputError: no such folder or list, or no mesh in it.
+      InputError: there is no such folder or list, or it has no mesh.
     """
     if source is None:
         return ()
@@ -53,10 +62,12 @@ def find_mesh_files(source: str | None) -> tuple[Path, ...]:
 
 
 def make_mesh(shape: Shape, files: tuple[Path, ...]) -> Mesh:
-    """The mesh of an object, of at most `shape.max_faces` faces.
+    """Makes the mesh of an object, with at most `shape.max_faces` faces.
 
     Args:
-      files: drawn from for all but blocks and the special shapes, if there are any.
+      shape: what to make.
+      files: mesh files to draw from. Boxes and special shapes are always built in, and so are all
+        shapes if there are no files.
 
     Raises:
       InputError: the drawn file is unusable.
@@ -77,7 +88,7 @@ def make_mesh(shape: Shape, files: tuple[Path, ...]) -> Mesh:
 
 
 def load_simplified(path: Path, max_faces: int) -> Mesh:
-    """A mesh file, its duplicate vertices merged, simplified to at most `max_faces` faces.
+    """Reads a mesh file, merges its duplicate vertices, and simplifies it to `max_faces` faces.
 
     Raises:
       InputError: the file is missing, broken, empty, larger than 256 MiB, or cannot be simplified.
@@ -96,7 +107,7 @@ def load_simplified(path: Path, max_faces: int) -> Mesh:
 
 
 def simplified(mesh: Mesh, max_faces: int) -> Mesh:
-    """Quadric edge collapses down to about `max_faces`; a mesh that fits stays as it is."""
+    """Collapses edges until about `max_faces` faces are left; a mesh that fits stays as it is."""
     vertices, faces = mesh
     if len(faces) <= max_faces:
         return np.asarray(vertices), np.asarray(faces)
@@ -131,7 +142,7 @@ def _box(rng: np.random.Generator, num_faces: int) -> Mesh:
 
 
 def _extrusion(rng: np.random.Generator, num_faces: int) -> Mesh:
-    """A prism, pyramid stump, star or gear, often twisted."""
+    """A prism, truncated pyramid, star or gear, often twisted."""
     count = int(rng.integers(3, max(4, min(12, num_faces // 8) + 1)))
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     radius = np.where(np.arange(count) % 2 == 0, 0.5, rng.uniform(0.2, 0.5))
@@ -142,7 +153,7 @@ def _extrusion(rng: np.random.Generator, num_faces: int) -> Mesh:
 
 
 def _extruded(corners: np.ndarray, num_faces: int, twist: float, taper: float) -> Mesh:
-    """An extrusion whose edges are cut so that its faces come near the number wanted."""
+    """An extrusion whose edges are cut so that it has nearly `num_faces` faces."""
     rings = max(2, int(np.sqrt(num_faces / 8)))
     cuts = max(1, num_faces // (2 * rings * len(corners)))
     rings = max(2, num_faces // (2 * cuts * len(corners)))
@@ -171,7 +182,7 @@ def _knot(rng: np.random.Generator, num_faces: int) -> Mesh:
 
 
 def _revolution(rng: np.random.Generator, num_faces: int) -> Mesh:
-    """A vase, bottle, bowl or bead: rings along a smooth random profile."""
+    """A vase, bottle, bowl or bead, made of rings along a smooth random profile."""
     columns = max(3, int(np.sqrt(num_faces)))
     height = np.linspace(0, np.pi, max(2, num_faces // (2 * columns)))
     waves = rng.normal(size=3) / (1 + np.arange(3))
@@ -197,7 +208,7 @@ def _displaced_sphere(rng: np.random.Generator, num_faces: int) -> Mesh:
 
 
 def _closed_within(make: Callable[[int], Mesh], size: int, num_faces: int) -> Mesh:
-    """Simplifies `make(size)`; where that opens holes, a coarser mesh that fits by itself."""
+    """Simplifies `make(size)`, or, if that opens holes, takes a coarser mesh that fits."""
     mesh = simplified(make(size), num_faces)
     if len(mesh[1]) <= num_faces and trimesh.Trimesh(*mesh, process=False).is_watertight:
         return mesh
@@ -207,7 +218,7 @@ def _closed_within(make: Callable[[int], Mesh], size: int, num_faces: int) -> Me
 
 
 def _thinning(rng: np.random.Generator) -> np.ndarray:
-    """[3] scale that makes a plate (one thin axis) or a rod (two)."""
+    """A scale [3] that makes a plate (one thin axis) or a rod (two)."""
     scale = np.ones(3)
     axes = rng.permutation(3)[: rng.integers(1, 3)]
     scale[axes] = rng.uniform(0.03, 0.15)
@@ -224,4 +235,4 @@ FAMILIES: dict[str, Callable[[np.random.Generator, int], Mesh]] = {
     "metaballs": _metaballs,
     "displaced_sphere": _displaced_sphere,
 }
-"""Closed shapes of at most the given number of faces (32 or more; knots 300)."""
+"""Closed shapes with at most the given number of faces, which is at least 32 (knots: 300)."""

@@ -1,4 +1,4 @@
-"""Path-traced ground truth for scene files that are there already."""
+"""Path-traces ground truth for existing scene files."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from tqdm import tqdm
 
 from rf_jax.datagen.config import RenderConfig
 from rf_jax.datagen.path_tracer import check_renderer, make_path_tracer
-from rf_jax.datagen.workers import cpu_count
 from rf_jax.errors import InputError
 from rf_jax.images.files import save_exr
+from rf_jax.processes import cpu_count
 from rf_jax.scene import load_scene
 from rf_jax.scene.ground_truth import ground_truth_path
 
@@ -19,14 +19,15 @@ def trace_files(files: list[Path], config: RenderConfig, folder: Path | None) ->
 
     Args:
       files: JSON or HDF5 scenes.
-      config: how, with Mitsuba.
-      folder: for `NAME_truth_view_0.exr` and so on; None: each beside its scene file.
+      config: settings of Mitsuba.
+      folder: folder for `NAME_truth_view_0.exr` and so on; None puts each image beside its scene
+        file.
 
     Returns:
-      the files written.
+      the paths of the images.
 
     Raises:
-      InputError: a bad scene, no renderer, or a file that cannot be written.
+      InputError: a scene is invalid, Mitsuba is missing, or a file cannot be written.
     """
     tracer = make_path_tracer(config, check_renderer(config, None), None, cpu_count())
     written = []
@@ -34,8 +35,8 @@ def trace_files(files: list[Path], config: RenderConfig, folder: Path | None) ->
         scene = load_scene(path)
         if scene.texture.ndim != 2:
             found = list(scene.texture.shape)
-            raise InputError(f"{path}: texture: expected one value a triangle, found {found}")
-        # Frames with the same noise would make it look like a pattern on the lens
+            raise InputError(f"{path}: texture: expected one value per triangle, found {found}")
+        # The same noise in all frames would look like dirt on the lens
         seed = int(np.random.SeedSequence(index).generate_state(1)[0])
         for view, image in enumerate(tracer.render(scene, seed)):
             written.append(ground_truth_path(path, view, folder))

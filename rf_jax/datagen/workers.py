@@ -1,17 +1,16 @@
-"""Worker processes that make scenes, and survive each other."""
+"""Worker processes that make scenes; the run goes on when one of them dies."""
 
 import concurrent.futures
 import logging
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.path_tracer import PathTracer, make_path_tracer
 from rf_jax.datagen.scene_files import ATTEMPTS, Outcome, RunOptions, make_scene
+from rf_jax.processes import cpu_count, end_with_parent
 
 _log = logging.getLogger(__name__)
 
@@ -19,9 +18,22 @@ _log = logging.getLogger(__name__)
 def outcomes(
     config: DataConfig, options: RunOptions, renderer: str, missing: list[int]
 ) -> Iterator[Outcome]:
-    """Outcomes as they come. A scene that kills its worker is replaced by its next attempt."""
+    """Makes scenes in worker processes.
+
+    A scene that kills its worker is replaced by its next attempt.
+
+    Args:
+      config: the dataset.
+      options: options of the run, with a number of workers.
+      renderer: what `check_renderer` found.
+      missing: indices of the scenes to make.
+
+    Yields:
+      the outcomes, in the order in which they are ready.
+    """
     waiting = [(index, 0) for index in reversed(missing)]
-    suspects: list[tuple[int, int]] = []  # were running when a worker died; run one at a time
+    # Scenes that were running when a worker died; they run one at a time, to find which kills
+    suspects: list[tuple[int, int]] = []
     while waiting or suspects:
         running: dict[concurrent.futures.Future, tuple[int, int]] = {}
         pool = _pool(config, options, renderer)
@@ -54,7 +66,7 @@ def _submit(
     tasks: list[tuple[int, int]],
     num_workers: int,
 ) -> None:
-    """Keeps one task more than there are workers in flight, so that none waits; one alone."""
+    """Keeps one more task in flight than there are workers, so that none waits; or one alone."""
     most = num_workers + (num_workers > 1)
     while tasks and len(running) < most:
         task = tasks.pop()
@@ -71,35 +83,25 @@ def _pool(
     threads = max(1, cpu_count() // options.num_workers)
     return concurrent.futures.ProcessPoolExecutor(
         options.num_workers,
-        # A fork would copy the state of libraries that have threads
+        # Forked processes would inherit libraries whose threads do not exist in them
         multiprocessing.get_context("spawn"),
         _start_worker,
         (config, options, renderer, threads),
     )
 
 
-def cpu_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 _worker: tuple[DataConfig, RunOptions, PathTracer]
-"""Of a worker process: what `_start_worker` made."""
+"""What `_start_worker` made in this worker process."""
 
 
 def _start_worker(config: DataConfig, options: RunOptions, renderer: str, threads: int) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     tracer = make_path_tracer(config.render, renderer, options.cycles_python, threads)
     _worker = config, options, tracer
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work forever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
 def work(index: int, first_attempt: int) -> Outcome:
+    """Makes a scene in this worker process."""
     return make_scene(*_worker, index, first_attempt)

@@ -1,21 +1,17 @@
-"""Scenes on disk: JSON descriptions with meshes, HDF5 files, and the scenes that come along."""
+"""Scene files: JSON descriptions with meshes, HDF5 files, and the scenes in this package."""
 
 import re
 from pathlib import Path
 
 from rf_jax.errors import InputError, prefix_errors
-from rf_jax.scene.description import (
-    SceneDescription,
-    load_scene_description,
-    parse_scene_description,
-)
+from rf_jax.scene.dataset import H5_FILES
+from rf_jax.scene.description import load_scene_description, parse_scene_description
 from rf_jax.scene.h5 import load_attributes, load_h5, load_images, save_h5
 from rf_jax.scene.triangles import build_scene
 from rf_jax.scene.validate import validate_scene
 from rf_jax.structs import Scene
 
 __all__ = [
-    "SceneDescription",
     "build_scene",
     "bundled_scene",
     "bundled_scene_names",
@@ -40,7 +36,7 @@ def load_scene(path: str | Path) -> Scene:
       An unbatched scene of NumPy float32 arrays without a mask.
 
     Raises:
-      InputError: one line that names the file, the field, what was expected and what was found.
+      InputError: names the file, the field, what was expected and what was found.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -54,14 +50,17 @@ def load_scene(path: str | Path) -> Scene:
 
 
 def find_scene_files(source: str | Path) -> list[Path]:
-    """The files of a scene or an animation.
+    """Finds the files of a scene or an animation.
 
     Args:
-      source: a scene file; a folder of frames, all `.h5` or all `.json`, which are taken in natural
-        order (frame_2 before frame_10); or the name of a bundled scene.
+      source: a scene file, the name of a bundled scene, or a folder of frames that are all `.h5`
+        or all `.json` files.
+
+    Returns:
+      one file, or the frames in natural order (frame_2 before frame_10).
 
     Raises:
-      InputError: there is no such thing, or the folder has no frames, or both kinds.
+      InputError: there is no such scene, or the folder has no frames, or frames of both kinds.
     """
     path = Path(source)
     if not path.exists():
@@ -80,10 +79,10 @@ def bundled_scene_names() -> list[str]:
 
 
 def bundled_scene(name: str) -> Path:
-    """The JSON file of a scene that comes with the package; of an animation, the folder of frames.
+    """Finds a scene of this package: its JSON file, or the folder of an animation's frames.
 
     Raises:
-      InputError: no such scene; lists those there are.
+      InputError: there is no such scene; lists the names of all.
     """
     names = bundled_scene_names()
     if name not in names:
@@ -93,9 +92,9 @@ def bundled_scene(name: str) -> Path:
 
 
 def _frames(folder: Path) -> list[Path]:
-    h5_files = list(folder.glob("*.h5"))
-    # Generated data have their configuration beside them
-    json_files = [path for path in folder.glob("*.json") if path.name != "config.json"]
+    h5_files = list(folder.glob(H5_FILES))
+    # A generated dataset has its configuration in the same folder
+    json_files = [path for path in folder.glob("[!.]*.json") if path.name != "config.json"]
     if h5_files and json_files:
         raise InputError(
             f"{folder}: expected *.h5 or *.json files, found both; separate them into two folders"

@@ -1,4 +1,4 @@
-"""The index of a dataset, `index.jsonl`: datagen writes it, training and evaluation read it."""
+"""The index of a dataset, which data generation writes and training and evaluation read."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,29 +9,44 @@ from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
 
 INDEX_NAME = "index.jsonl"
+"""File of one JSON object per scene, in the folder of the scenes' .h5 files."""
+
+H5_FILES = "[!.]*.h5"
+"""Pattern of a dataset's files; half-written files begin with a dot."""
 
 
 def write_index(folder: Path, entries: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one scene per line; entries have at least `file`, `triangles` and `split`."""
+    """Writes the index of a folder, one line per scene.
+
+    Args:
+      folder: where the scenes' files are; made if missing.
+      entries: one per scene, with at least the keys `file`, `triangles` and `split`.
+
+    Raises:
+      InputError: the index cannot be written.
+    """
     with atomic_path(folder / INDEX_NAME) as temporary:
         temporary.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 def find_files(folder: Path, split: str | None) -> list[tuple[Path, int | None]]:
-    """Files of a split and their numbers of triangles, where an index.jsonl tells these.
+    """Finds the files of a split, and how many triangles each has.
 
     Args:
-      folder: of .h5 files.
-      split: "train", "val" or "test"; None: all. Without an index all are of "train".
+      folder: a folder of .h5 files. Without an index all of them belong to the split "train".
+      split: "train", "val" or "test"; None for all files.
+
+    Returns:
+      pairs of a path and its number of triangles; the number is None without an index.
 
     Raises:
-      InputError: no such folder, a damaged index.
+      InputError: the folder does not exist, or its index is damaged.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of .h5 files, found none")
     index = folder / INDEX_NAME
     if not index.is_file():
-        files = sorted(folder.glob("*.h5")) if split in (None, "train") else []
+        files = sorted(folder.glob(H5_FILES)) if split in (None, "train") else []
         return [(path, None) for path in files]
     rows = []
     for number, line in enumerate(index.read_text().splitlines(), 1):

@@ -1,4 +1,4 @@
-"""Ground truth of scene files, for comparison: images beside them, or within HDF5."""
+"""Ground-truth images of scene files: EXR files beside them, or images within HDF5 files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +11,20 @@ from rf_jax.scene.h5 import has_images, load_images
 
 
 def ground_truth_path(path: str | Path, view: int, folder: str | Path | None = None) -> Path:
-    """The EXR of one view of a scene file, beside it or in `folder`."""
+    """Path of the EXR file of one view of a scene file, beside it or in `folder`."""
     path = Path(path)
     return Path(folder or path.parent) / f"{path.stem}_truth_view_{view}.exr"
 
 
 def load_ground_truth(path: str | Path, views: Sequence[int]) -> np.ndarray | None:
-    """Reads `NAME_truth_view_V.exr` beside a scene file, else `img` of an HDF5 file.
+    """Reads the ground truth of some views of a scene file.
+
+    It is read from the files `NAME_truth_view_V.exr` beside the scene file NAME, or, where one of
+    these is missing, from the images within an HDF5 file.
 
     Args:
-      path: the scene file, NAME with its suffix.
-      views: at least one, in any order.
+      path: the scene file.
+      views: indices of the views, at least one, in any order.
 
     Returns:
       [V, H, H, 3] linear radiance, float32; None unless all these views have ground truth.

@@ -1,9 +1,8 @@
-"""Scenes in the published HDF5 layout: the one reader and the one writer."""
+"""Reads and writes scenes in the published HDF5 layout."""
 
 import contextlib
 import io
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import h5py
 import numpy as np
 
 from rf_jax.errors import InputError, prefix_errors
+from rf_jax.files import atomic_path
 from rf_jax.scene.triangles import drop_undefined_normals
 from rf_jax.scene.validate import to_float32, validate_scene, validate_shapes, validate_values
 from rf_jax.structs import PUBLISHED_TEXTURE_SIZE, Scene, constant_texture, expand_texture
@@ -22,34 +22,32 @@ DATASETS = {
     "camera_to_world": "c2w",
     "fov_degrees": "fov",
 }
-"""Field of `Scene` -> dataset."""
+"""Name of the dataset that holds each field of `Scene`."""
 
 _FLOAT16_MAX = 65504
 
 _NEAR, _FAR = 0.05, 5.0
+"""Distances of the clipping planes in the published `mvp` matrices."""
 
 _CHUNK = 1024
-"""Triangles whose patches are in memory at a time: 27 MB of float16."""
+"""Number of triangles whose patches are in memory at a time: 27 MB of float16."""
 
 
 def load_h5(path: str | Path) -> Scene:
     """Reads an unbatched scene as float32.
 
-    `texture` is [N, 13], also from [N, 13, T, T] patches that hold one value each; else the
-    patches. Datasets other than triangles, vn, texture, c2w and fov are ignored. Triangles whose
-    normals are not finite are dropped and logged.
+    Datasets other than triangles, vn, texture, c2w and fov are ignored. Triangles whose normals
+    are not finite are dropped, and their number is logged.
+
+    Returns:
+      the scene, without a mask. Its texture is [N, 13] where each triangle has one value, even if
+      the file holds patches [N, 13, T, T]; otherwise it is these patches.
 
     Raises:
       InputError: names the file, the dataset, what was expected and what was found.
     """
-    with prefix_errors(str(path)):
-        try:
-            with h5py.File(path, "r") as file:
-                scene = _read(file, path)
-        except FileNotFoundError as error:
-            raise InputError("no such file") from error
-        except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged files
-            raise InputError(f"not a complete HDF5 file ({error})") from error
+    with _opened(path) as file:
+        scene = _read(file, path)
         validate_values(scene, DATASETS)
     return scene
 
@@ -59,22 +57,18 @@ def load_images(path: str | Path, views: Sequence[int] | None = None) -> np.ndar
 
     Args:
       path: a training file.
-      views: which, in any order; None: all.
+      views: indices of the views to read, in any order; None for all.
 
     Returns:
-      [V, H, W, 4] float16, linear, premultiplied.
+      [V, H, H, 4] float16: linear RGB, premultiplied, and coverage.
 
     Raises:
       InputError: names the file, what was expected and what was found.
     """
-    with prefix_errors(str(path)):
-        try:
-            with h5py.File(path, "r") as file:
-                dataset = _dataset(file, "img")
-                num_views = len(_dataset(file, "c2w"))
-                images = dataset[:] if views is None else np.stack([dataset[i] for i in views])
-        except (OSError, RuntimeError, KeyError, IndexError) as error:
-            raise InputError(f"not a complete HDF5 file ({error})") from error
+    with _opened(path) as file:
+        dataset = _dataset(file, "img")
+        num_views = len(_dataset(file, "c2w"))
+        images = dataset[:] if views is None else np.stack([dataset[i] for i in views])
         _check_images(images, num_views if views is None else len(views))
     return images
 
@@ -83,43 +77,33 @@ def has_images(path: str | Path) -> bool:
     """Whether a file holds ground truth, as training files do.
 
     Raises:
-      InputError: not an HDF5 file.
+      InputError: it is not an HDF5 file.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            return "img" in file
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: not a complete HDF5 file ({error})") from error
+    with _opened(path) as file:
+        return "img" in file
 
 
 def images_side(path: str | Path) -> int:
-    """The image side H of a training file in pixels, without reading the images.
+    """The side H of a training file's images in pixels; the images themselves are not read.
 
     Raises:
       InputError: as `load_images`.
     """
-    with prefix_errors(str(path)):
-        try:
-            with h5py.File(path, "r") as file:
-                shape = _dataset(file, "img").shape
-        except (OSError, RuntimeError, KeyError) as error:
-            raise InputError(f"not a complete HDF5 file ({error})") from error
+    with _opened(path) as file:
+        shape = _dataset(file, "img").shape
         if len(shape) != 4:
             raise InputError(f"img: expected [V, H, H, 4], found {list(shape)}")
     return shape[1]
 
 
 def load_attributes(path: str | Path) -> dict[str, Any]:
-    """Reads a file's attributes: for training files, how they were made.
+    """Reads the attributes of a file, which in training files say how they were made.
 
     Raises:
-      InputError: not an HDF5 file.
+      InputError: it is not an HDF5 file.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            return dict(file.attrs)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise InputError(f"{path}: not a complete HDF5 file ({error})") from error
+    with _opened(path) as file:
+        return dict(file.attrs)
 
 
 def save_h5(
@@ -129,19 +113,20 @@ def save_h5(
     images: np.ndarray | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the valid triangles and the cameras of one scene; never leaves half a file.
+    """Writes the valid triangles and the cameras of one scene, whole or not at all.
 
     Args:
-      scene: unbatched.
-      full_texture: writes [N, 13, 32, 32] patches also where a triangle has one value, as other
-        programs expect; else [N, 13].
-      images: [V, H, W, 4] ground truth, which makes a training file: `img`, with `mvp`.
-      attributes: of the file.
+      scene: an unbatched scene.
+      path: the file to write; its folder is made if missing.
+      full_texture: whether a texture of one value per triangle is written as [N, 13, 32, 32]
+        patches, which other programs expect, instead of [N, 13].
+      images: [V, H, H, 4] ground truth. It makes the file a training file, with the datasets `img`
+        and `mvp`.
+      attributes: attributes of the file.
 
     Raises:
       InputError: the scene is invalid or does not fit float16, or the file cannot be written.
     """
-    path = Path(path)
     validate_scene(scene)
     if np.ndim(scene.triangles) != 3:
         raise InputError("triangles: expected one scene [N, 3, 3], found a batch")
@@ -150,25 +135,27 @@ def save_h5(
         images = np.asarray(images).astype(np.float16)
         _check_images(images, len(arrays["c2w"]))
         arrays |= {"img": images, "mvp": projections(arrays["c2w"], arrays["fov"])}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    content = io.BytesIO()
-    try:
-        # In memory first: on a full disk HDF5 prints tracebacks of its own
+    with atomic_path(path) as temporary:
+        # HDF5 prints tracebacks of its own on a full disk, so the file is made in memory first
+        content = io.BytesIO()
         with h5py.File(content, "w") as file:
             file.attrs.update(attributes or {})
             _write(file, arrays, full_texture)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content.getbuffer())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot write the file ({error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def projections(camera_to_world: np.ndarray, fov_degrees: np.ndarray) -> np.ndarray:
-    """[V, 4, 4] float32 world to clip space of the published files: near 0.05, far 5, y down."""
+    """The `mvp` matrices of the published files, from world to clip space.
+
+    The near plane is at 0.05, the far plane at 5, and y points down the image.
+
+    Args:
+      camera_to_world: [V, 4, 4] camera matrices.
+      fov_degrees: [V] full fields of view.
+
+    Returns:
+      [V, 4, 4] float32.
+    """
     focal = 1 / np.tan(np.deg2rad(fov_degrees.astype(np.float64)) / 2)
     clip = np.zeros((len(focal), 4, 4))
     clip[:, 0, 0], clip[:, 1, 1] = focal, -focal
@@ -176,6 +163,19 @@ def projections(camera_to_world: np.ndarray, fov_degrees: np.ndarray) -> np.ndar
     clip[:, 2, 3] = 2 * _FAR * _NEAR / (_NEAR - _FAR)
     clip[:, 3, 2] = -1
     return (clip @ np.linalg.inv(camera_to_world.astype(np.float64))).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[h5py.File]:
+    """Opens a file for reading; errors inside name the file."""
+    with prefix_errors(str(path)):
+        try:
+            with h5py.File(path, "r") as file:
+                yield file
+        except FileNotFoundError as error:
+            raise InputError("no such file") from error
+        except (OSError, RuntimeError, LookupError) as error:  # h5py's errors for damaged files
+            raise InputError(f"not a complete HDF5 file ({error})") from error
 
 
 def _check_images(images: np.ndarray, num_views: int) -> None:
@@ -215,7 +215,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _read_texture(dataset: h5py.Dataset) -> np.ndarray:
-    """[N, 13] if the dataset holds one value per triangle, else [N, 13, T, T]."""
+    """[N, 13] if the dataset holds one value per triangle, otherwise [N, 13, T, T]."""
     if dataset.ndim == 2:
         return to_float32(dataset[:])
     values = []
@@ -228,7 +228,7 @@ def _read_texture(dataset: h5py.Dataset) -> np.ndarray:
 
 
 def _arrays_to_write(scene: Scene) -> dict[str, np.ndarray]:
-    """Dataset -> array in the dtype on disk."""
+    """The array of each dataset, in the dtype that the file has."""
     keep = slice(None) if scene.valid_mask is None else np.asarray(scene.valid_mask)
     arrays = {}
     for field, name in DATASETS.items():

@@ -1,6 +1,6 @@
-"""Meshes of a scene: reading, placing, shading, remeshing, random colours.
+"""Meshes of a scene: reading, writing, placing, shading, remeshing, random colours.
 
-Every function returns a new mesh and keeps the order of the corners of each face.
+No function changes the mesh it is given. The corners of each face keep their order.
 """
 
 import math
@@ -10,16 +10,18 @@ import numpy as np
 import trimesh
 
 from rf_jax.errors import InputError
+from rf_jax.files import atomic_path
 
 CREASE_ANGLE_DEGREES = 30.0
+"""Angle between two faces from which smooth shading keeps their edge sharp."""
 
 
 def load_mesh(path: str | Path) -> trimesh.Trimesh:
-    """Reads an OBJ, PLY or GLB file as one mesh, vertices as they are in the file.
+    """Reads an OBJ, PLY or GLB file as one mesh, with the vertices as they are in the file.
 
     Raises:
-      InputError: the file is missing or unreadable, has no faces, a vertex that is not finite, or
-        a face that refers to a vertex it does not have.
+      InputError: the file is missing or unreadable, has no faces, has a vertex that is not finite,
+        or has a face whose vertex does not exist.
     """
     path = Path(path)
     if not path.is_file():
@@ -30,6 +32,20 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot read the mesh ({reason})") from error
     return _checked(mesh, path)
+
+
+def save_obj(path: str | Path, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Writes vertices [K, 3] and faces [F, 3] as an OBJ file.
+
+    Every coordinate is the shortest decimal number that reads back as the same float64.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    lines = [f"v {x!r} {y!r} {z!r}" for x, y, z in np.asarray(vertices, np.float64).tolist()]
+    lines += [f"f {a} {b} {c}" for a, b, c in (np.asarray(faces) + 1).tolist()]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
 
 
 def _checked(mesh: trimesh.Trimesh, path: Path) -> trimesh.Trimesh:
@@ -50,7 +66,7 @@ def _checked(mesh: trimesh.Trimesh, path: Path) -> trimesh.Trimesh:
 
 
 def normalize_to_unit_sphere(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """Moves the vertex mean to the origin and the farthest vertex to distance 0.5.
+    """Moves the mean of the vertices to the origin and the farthest vertex to distance 0.5.
 
     Raises:
       InputError: all vertices are the same point.
@@ -65,9 +81,14 @@ def normalize_to_unit_sphere(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 def apply_transform(
     mesh: trimesh.Trimesh, rotation: np.ndarray, scale: np.ndarray, translation: np.ndarray
 ) -> trimesh.Trimesh:
-    """Rotates about x, then y, then z ([3] degrees), then scales [3], then translates [3].
+    """Rotates a mesh, then scales it, then translates it.
 
-    A mirroring scale also reverses the faces, so that they keep facing outwards.
+    Args:
+      mesh: the mesh.
+      rotation: [3] angles in degrees about the x axis, then the y axis, then the z axis.
+      scale: [3] factor along each axis. One that mirrors also reverses the faces, so that they
+        still face outwards.
+      translation: [3] offset.
     """
     vertices = mesh.vertices @ rotation_xyz(rotation).T * np.asarray(scale) + translation
     faces = mesh.faces[:, ::-1] if np.prod(scale) < 0 else mesh.faces
@@ -75,7 +96,7 @@ def apply_transform(
 
 
 def rotation_xyz(degrees: np.ndarray) -> np.ndarray:
-    """[3, 3] rotation about the fixed x axis, then y, then z."""
+    """The matrix [3, 3] that rotates by [3] degrees about the fixed axes x, then y, then z."""
     matrix = np.eye(3)
     for axis, angle in enumerate(np.deg2rad(degrees)):
         j, k = (axis + 1) % 3, (axis + 2) % 3
@@ -88,7 +109,7 @@ def rotation_xyz(degrees: np.ndarray) -> np.ndarray:
 
 
 def smooth_shade(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """Separates the faces that meet at a crease; the others keep sharing vertices and normals."""
+    """Separates faces that meet at a crease; other neighbours share vertices and normals."""
     return trimesh.graph.smooth_shade(mesh, angle=math.radians(CREASE_ANGLE_DEGREES))
 
 
@@ -98,9 +119,10 @@ def flat_shade(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 
 def corner_normals(mesh: trimesh.Trimesh) -> np.ndarray:
-    """[F, 3, 3] unit vertex normals at the corners of the faces.
+    """Unit vertex normals [F, 3, 3] at the corners of the faces.
 
-    Where the normals around a vertex cancel, its faces use their own; NaN where a face has none.
+    Where the normals around a vertex cancel, each face has its own normal there. The normals of a
+    face without area are NaN.
     """
     normals = mesh.vertex_normals[mesh.faces]
     own = np.broadcast_to(mesh.face_normals[:, None], normals.shape)
@@ -109,11 +131,12 @@ def corner_normals(mesh: trimesh.Trimesh) -> np.ndarray:
 
 
 def random_colors(mesh: trimesh.Trimesh, seed: int, maximum: float, kind: str) -> np.ndarray:
-    """[F, 3] random 8-bit colours, the same for the same seed as in the published scenes.
+    """Random 8-bit colours [F, 3]; a seed gives the same colours as in the published scenes.
 
     Args:
       mesh: a shaded mesh.
-      maximum: upper end of the colours, in [0, 1].
+      seed: seed of NumPy's legacy generator.
+      maximum: upper limit of the colours, in [0, 1].
       kind: "per-triangle", or "per-shading-group" for one colour per connected piece.
     """
     edges = mesh.face_adjacency if kind == "per-shading-group" else np.empty((0, 2), int)
@@ -127,7 +150,11 @@ def random_colors(mesh: trimesh.Trimesh, seed: int, maximum: float, kind: str) -
 
 
 def remesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
-    """Isotropic remeshing at 0.5 % of the diagonal, then decimation to about `num_faces`.
+    """Remeshes isotropically, with edges of 0.5 % of the diagonal, and decimates the result.
+
+    Args:
+      mesh: the mesh.
+      num_faces: about how many faces the result has.
 
     Raises:
       InputError: pymeshlab is not installed, or leaves no faces.

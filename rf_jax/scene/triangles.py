@@ -1,4 +1,4 @@
-"""From a scene description to the triangles that the network sees."""
+"""Builds the triangles that the network sees from a scene description."""
 
 import logging
 from collections.abc import Callable
@@ -25,7 +25,6 @@ from rf_jax.structs import (
 
 _log = logging.getLogger(__name__)
 
-
 LoadMesh = Callable[[Path], trimesh.Trimesh]
 
 
@@ -35,14 +34,16 @@ def build_scene(
     """Loads, places, shades and colours the objects of a description.
 
     Args:
-      folder: what the mesh paths are relative to.
-      load_mesh: gives the mesh at a path; those of generated scenes are in no file.
+      description: the scene.
+      folder: folder that the mesh paths are relative to.
+      load_mesh: returns the mesh at a path. Generated scenes give a function of their own, because
+        their meshes are not in files.
 
     Returns:
       An unbatched scene of NumPy float32 arrays, one texture value per triangle, no mask.
 
     Raises:
-      InputError: a mesh or camera is unusable; names its JSON path.
+      InputError: a mesh or a camera is unusable; names its path in the JSON file.
     """
     parts = []
     for name, scene_object in description.objects.items():
@@ -66,10 +67,14 @@ def build_scene(
 def drop_undefined_normals(
     triangles: np.ndarray, normals: np.ndarray, texture: np.ndarray, source: str | Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Drops the triangles whose normals [N, 3, 3] are not finite; logs `source` and how many.
+    """Drops triangles whose normals are not finite, and logs their number.
+
+    Args:
+      triangles, normals, texture: arrays with N in front; `normals` is [N, 3, 3].
+      source: name of the file, for the log.
 
     Raises:
-      InputError: none is left.
+      InputError: no triangle is left.
     """
     keep = np.isfinite(normals).all(axis=(1, 2))
     dropped = int((~keep).sum())
@@ -106,7 +111,7 @@ def _shaded(mesh: trimesh.Trimesh, scene_object: SceneObject) -> trimesh.Trimesh
 
 
 def _texture_values(mesh: trimesh.Trimesh, material: Material) -> np.ndarray:
-    """[F, 13] material channels of the faces; diffuse has 8 bits, as in the published files."""
+    """Material channels [F, 13] of the faces; diffuse has 8 bits, as in the published files."""
     values = np.empty((len(mesh.faces), NUM_CHANNELS))
     if material.rand_tri_diffuse_seed is None:
         diffuse = np.floor(255 * np.clip(material.diffuse, 0, 1))
@@ -126,7 +131,7 @@ def _texture_values(mesh: trimesh.Trimesh, material: Material) -> np.ndarray:
 
 
 def _cameras_to_world(description: SceneDescription) -> np.ndarray:
-    """[V, 4, 4] float32."""
+    """Camera matrices [V, 4, 4], float32."""
     matrices = []
     for i, camera in enumerate(description.cameras):
         with prefix_errors(f"cameras[{i}]"):

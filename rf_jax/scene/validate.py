@@ -1,4 +1,4 @@
-"""Checks of a scene given as arrays, by the Python API or by a file."""
+"""Checks a scene of arrays, which the Python API or a file gave."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,14 @@ from rf_jax.errors import InputError
 from rf_jax.structs import NUM_CHANNELS, ROUGHNESS, Scene
 
 ROUGHNESS_LIMIT = 1 + 1e-3
-"""A roughness of 1 may come back from float16 as slightly more."""
+"""Largest roughness that is accepted; float16 may turn a 1 into slightly more."""
 
 ROTATION_TOLERANCE = 1e-3
+"""Largest deviation of a camera's axes from orthonormal ones."""
 
 
 def validate_scene(scene: Scene) -> None:
-    """Checks shapes, types and ranges of a scene, batched or not; padding may hold anything.
+    """Checks shapes, types and ranges of a scene, batched or not. Padding may hold anything.
 
     Raises:
       InputError: names the field, what was expected and what was found.
@@ -25,16 +26,17 @@ def validate_scene(scene: Scene) -> None:
 
 
 def to_float32(array: np.ndarray) -> np.ndarray:
-    """As float32; what overflows becomes infinite without a warning, for validation to refuse."""
+    """Converts to float32; what overflows becomes infinite, and validation refuses it."""
     with np.errstate(over="ignore"):
         return array.astype(np.float32)
 
 
 def validate_shapes(scene: Scene, names: Mapping[str, str] | None = None) -> None:
-    """Checks shapes and dtypes; the fields may be anything that has these two, e.g. datasets.
+    """Checks shapes and dtypes.
 
     Args:
-      names: what messages call a field, where that is not its own name.
+      scene: a scene whose fields have `shape` and `dtype`; HDF5 datasets do.
+      names: what messages call a field, if not by its own name.
 
     Raises:
       InputError: as `validate_scene`.
@@ -60,9 +62,10 @@ def validate_shapes(scene: Scene, names: Mapping[str, str] | None = None) -> Non
 
 
 def validate_values(scene: Scene, names: Mapping[str, str] | None = None) -> None:
-    """Checks the numbers of a scene of arrays whose shapes are right.
+    """Checks the numbers of a scene whose shapes are right.
 
     Args:
+      scene: a scene of arrays.
       names: as in `validate_shapes`.
 
     Raises:
@@ -124,7 +127,10 @@ def _check_dtype(name: str, array: Any, expected: str) -> None:
 
 
 def _check_shape(name: str, array: Any, allowed: list[tuple], sizes: dict[str, int]) -> None:
-    """Matches a shape against patterns of numbers and names of axes; binds the names in `sizes`."""
+    """Checks a shape against patterns of numbers and names of axes.
+
+    `sizes` holds the sizes of the axes that are known by name, and gains those of this shape.
+    """
     for pattern in allowed:
         bound = dict(sizes)
         if len(pattern) == len(array.shape) and all(
