@@ -20,7 +20,8 @@ FloorOffset = Annotated[
     tuple[float, float], Limit("[low, high], -1 <= low <= high", lambda x: -1 <= x[0] <= x[1])
 ]
 FieldOfView = Annotated[
-    tuple[float, float], Limit("degrees, 0 < low <= high < 180", lambda x: 0 < x[0] <= x[1] < 180)
+    tuple[float, float],
+    Limit("[low, high] in degrees, 0 < low <= high < 180", lambda x: 0 < x[0] <= x[1] < 180),
 ]
 Share = Annotated[
     tuple[Fraction, Fraction], Limit("[low, high], low <= high", lambda x: x[0] <= x[1])

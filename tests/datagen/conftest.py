@@ -1,4 +1,4 @@
-"""The renderers there are, and a dataset that renders in a moment."""
+"""The renderers that run here, and a dataset that renders in a moment."""
 
 import dataclasses
 import functools
@@ -8,8 +8,10 @@ from known_scenes import CONFIGS, CYCLES_PYTHON, UNBIASED
 
 pytest.importorskip("mitsuba", reason="ground truth needs the extra datagen")
 
-from rf_jax.datagen.config import RenderConfig
-from rf_jax.datagen.path_tracer import make_path_tracer
+from renderer_process import RemoteTracer, RendererProcess
+
+from rf_jax.config_files import load_config_file
+from rf_jax.datagen.config import DataConfig, RenderConfig
 from rf_jax.datagen.probe import find_llvm, renders
 
 
@@ -22,26 +24,31 @@ def _missing(name: str) -> str:
     return "" if renders(name) else f"Mitsuba's {name} does not render here (LLVM 19 missing?)"
 
 
+@pytest.fixture(scope="session")
+def renderer_process():
+    process = RendererProcess()
+    yield process
+    process.close()
+
+
 @pytest.fixture(params=["scalar_rgb", "llvm_ad_rgb", "cycles"])
-def make_tracer(request):
-    """A function from render settings to each renderer there is, unbiased."""
+def make_tracer(request, renderer_process):
+    """A function from render settings to each renderer that runs here, unbiased."""
     if reason := _missing(request.param):
         pytest.skip(reason)
 
     def make(**settings):
         config = RenderConfig(cycles=UNBIASED, **settings)
-        return make_path_tracer(config, request.param, CYCLES_PYTHON, 2)
+        return RemoteTracer(renderer_process, config, request.param)
 
     make.name = request.param
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config():
     """A dataset whose scenes render in a moment."""
-    from rf_jax.datagen.config import load_config
-
-    config = load_config(str(CONFIGS / "data_tiny.py"))
+    config = load_config_file(DataConfig, str(CONFIGS / "data_tiny.py"))
     render = dataclasses.replace(
         config.render, resolution=16, spp=4, max_depth=3, denoise=False, variant="scalar_rgb"
     )

@@ -1,4 +1,4 @@
-"""Stands in for the work of a process; only scene 2 kills it, in its first two attempts."""
+"""Takes the place of a worker's work; scene 2 kills the process in its first two attempts."""
 
 import os
 

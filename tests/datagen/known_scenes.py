@@ -1,4 +1,4 @@
-"""Small scenes made by hand; where the configurations and Cycles are."""
+"""Small scenes made by hand, and the paths of the configurations and of Cycles."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ UNBIASED = CyclesConfig(32, 32, 32, 0.0, 0.0, 0.0)
 
 
 def material(diffuse=0.0, specular=0.0, roughness=1.0, emission=0.0):
-    """[13] channels."""
+    """The channels [13] of a material."""
     value = np.zeros(NUM_CHANNELS, np.float32)
     value[DIFFUSE], value[SPECULAR] = diffuse, specular
     value[ROUGHNESS], value[EMISSION] = roughness, emission
@@ -33,15 +33,15 @@ def material(diffuse=0.0, specular=0.0, roughness=1.0, emission=0.0):
 
 
 def square(half, height=0.0):
-    """[2, 3, 3] two triangles facing +z."""
+    """A square of two triangles [2, 3, 3] that face +z."""
     a, b, c, d = ([x * half, y * half, height] for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1)))
     return np.array([[a, b, c], [a, c, d]], np.float32)
 
 
 def scene_of(parts, cameras, fov=40.0):
-    """A scene from (triangles [K, 3, 3], material [13] or [K, 13]) and camera positions.
+    """A scene of parts, pairs of triangles [K, 3, 3] and a material [13] or [K, 13].
 
-    Cameras look at the origin, +y up in the image.
+    The cameras stand at the given positions, look at the origin, and have +y upwards in the image.
     """
     triangles = np.concatenate([triangles for triangles, _ in parts])
     texture = [np.broadcast_to(value, (len(t), NUM_CHANNELS)) for t, value in parts]

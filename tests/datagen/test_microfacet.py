@@ -1,4 +1,4 @@
-"""The lobe's albedos: measured in Cycles, exact limits, and the scale that makes up the loss."""
+"""Albedos of the specular lobe: as measured in Cycles, in exact limits, and after scaling."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from rf_jax.datagen import microfacet
 
 
 def test_albedo_is_what_cycles_shows():
-    """White furnaces of Blender 4.2, single scattering taken from compensated values."""
+    """White furnaces in Blender 4.2; single scattering is derived from the compensated values."""
     one = microfacet.directional_albedo(np.array([1.0, 1.0]), np.array([0.5, 1.0]), True)
     np.testing.assert_allclose(one, [0.917, 0.306], atol=2e-3)
     mean = microfacet.mean_albedo(np.array([0.5, 1.0]), True)

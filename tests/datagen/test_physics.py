@@ -1,4 +1,6 @@
-"""Ground truth against closed forms, for every renderer there is."""
+"""Ground truth against closed forms, for every renderer that runs here."""
+
+import os
 
 import numpy as np
 import pytest
@@ -14,6 +16,13 @@ from rf_jax.structs import DIFFUSE, EMISSION, SPECULAR
 
 CAMERA_FIELDS = ("camera_to_world", "fov_degrees")
 LIGHT = np.array([[[0.3, -0.1, 0.8], [0.5, 0.1, 0.7], [0.2, 0.2, 0.95]]], np.float32)
+
+
+def test_a_crash_fails_one_test(renderer_process):
+    """Mitsuba aborts its process when LLVM goes wrong; renderings afterwards still work."""
+    with pytest.raises(AssertionError, match="crashed"):
+        renderer_process.run(os.abort)
+    assert renderer_process.run(abs, -1) == 1
 
 
 def test_furnace_returns_the_diffuse_albedo(make_tracer):
@@ -33,7 +42,7 @@ def test_furnace_returns_the_compensated_specular_albedo(make_tracer, specular, 
     expected = furnace.expected_albedo(specular, roughness, cosines)
     mean_error = ((found - expected) * cosines * weights).sum()  # 2 cos / 2 of the quadrature
     assert abs(mean_error) < 0.01 * specular
-    if make_tracer.name != "scalar_rgb":  # which has one factor a material
+    if make_tracer.name != "scalar_rgb":  # scalar_rgb has only one factor per material
         np.testing.assert_allclose(found, expected, atol=0.012)
 
 
@@ -45,7 +54,7 @@ def test_diffuse_and_specular_add_up(make_tracer):
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]])
 def test_triangle_light_over_a_plane_has_the_closed_form(make_tracer, order):
-    """Both windings of the light: it emits to both sides."""
+    """The light emits to both sides, so both windings of it give the same."""
     light = LIGHT[:, order]
     scene = scene_of(
         [(square(0.3), material(diffuse=0.6)), (light, material(emission=50.0))], [(0, 0, 2)], 12
@@ -60,7 +69,7 @@ def test_triangle_light_over_a_plane_has_the_closed_form(make_tracer, order):
 
 
 def test_both_sides_of_a_light_that_stands_on_the_plane_emit(make_tracer):
-    """The scene is on both sides of the light, which takes two emitters in Mitsuba."""
+    """With surfaces on both sides of a light, Mitsuba needs two emitters for it."""
     light = np.array([[[0, -0.1, 0.2], [0, 0.1, 0.2], [0, 0, 0.4]]], np.float32)
     scene = scene_of(
         [(square(0.3), material(diffuse=0.6)), (light, material(emission=50.0))], [(0, 0, 2)], 12
@@ -86,7 +95,7 @@ def test_the_camera_looks_through_lights_and_mirrors_show_them(make_tracer):
     seen = np.abs(np.arange(32) - 15.5) < 2
     np.testing.assert_allclose(image[seen][:, seen, :3], 0.9 * 3.0, rtol=0.05)
     np.testing.assert_allclose(image[seen][:, seen, 3], 1)
-    assert not image[[0, 5, -1]].any()  # the light is there; black and transparent
+    assert not image[[0, 5, -1]].any()  # only the light is there: black and transparent
 
 
 def test_surfaces_have_two_sides(make_tracer):
@@ -127,23 +136,22 @@ def test_noise_falls_with_the_square_root_of_the_samples(make_tracer):
     for spp in (16, 256):
         tracer = make_tracer(resolution=16, spp=spp, max_depth=3)
         variance = tracer.render(room.replace(**views), 0)[..., :3].var(axis=0)
-        # In quadrature over the pixels; extreme ones say little about the rest
+        # The mean of the variances, without the extreme pixels that say little about the rest
         spread[spp] = np.sqrt(variance[variance < np.quantile(variance, 0.95)].mean())
     ratio = spread[16] / spread[256]
     assert ratio > 3.6
-    if make_tracer.name != "cycles":  # whose samples are stratified: its noise falls faster
+    if make_tracer.name != "cycles":  # the samples of Cycles are stratified: less noise
         assert ratio < 4.4
 
 
-@pytest.mark.parametrize("fov", [30.0, 60.0])
-def test_vertices_appear_where_rays_point(make_tracer, fov):
-    """A small triangle's image against this project's rays and the file's mvp matrices."""
+def test_vertices_appear_where_rays_point(make_tracer):
+    """The image of a small triangle agrees with our rays and with the `mvp` matrices of files."""
     centre = np.array([0.21, -0.13, 0.17], np.float32)
     shape = 0.03 * np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     triangle = (centre + shape - shape.mean(axis=0))[None]
     parts = [(triangle, material(diffuse=0.5)), (LIGHT + 2, material(emission=1.0))]
     positions = [(1.0, 0.7, 1.4), (-1.3, 0.2, 1.0), (0.3, -1.6, 0.2), (-0.9, -0.9, -0.9)]
-    scene = scene_of(parts, positions, fov)
+    scene = scene_of(parts, positions).replace(fov_degrees=np.float32([30, 60, 60, 30]))
     alpha = make_tracer(resolution=64, spp=64, max_depth=2).render(scene, 0)[..., 3]
     centre = triangle[0].mean(axis=0)
     for view in range(len(positions)):
@@ -186,7 +194,7 @@ def _room():
 
 
 def _points_on_ground(scene, resolution):
-    """[H * W, 3] where the rays through the pixels' centres meet z = 0."""
+    """The points [H * W, 3] where the rays through the pixels' centres meet z = 0."""
     rays = geometry.generate_rays(
         scene.camera_to_world[0, :3, :3], scene.fov_degrees[0], resolution
     )
@@ -221,6 +229,6 @@ def _pixel_by_rays(scene, view, resolution, point):
 
 
 def _pixel_by_mvp(scene, view, resolution, point):
-    """(x, y) in pixels: the matrix' y axis points down the image."""
+    """(x, y) in pixels; the y axis of the matrix points down the image."""
     clip = projections(scene.camera_to_world, scene.fov_degrees)[view] @ np.append(point, 1)
     return (clip[:2] / clip[3] + 1) / 2 * resolution

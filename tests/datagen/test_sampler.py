@@ -1,4 +1,4 @@
-"""The distribution of scenes, quantity by quantity, over 2,000 of them."""
+"""The distribution of each quantity over 2,000 scenes."""
 
 import collections
 import dataclasses
@@ -17,12 +17,12 @@ from rf_jax.datagen.sampler import (
     sample_scene,
     scene_rng,
 )
-from rf_jax.datagen.scenes import generate_scene, good_views, write_json
+from rf_jax.datagen.scenes import generate_scene, good_views, write_description
 from rf_jax.scene import load_scene
 from rf_jax.scene.mesh import rotation_xyz
 
 COUNT = 2000
-SMALLEST_P = 1e-4  # per quantity; the seeds are fixed, so that a pass stays a pass
+SMALLEST_P = 1e-4  # of each quantity; the seeds are fixed, so a test that passes keeps passing
 NAMES = ("data_rooms.py", "data_tiny.py", "data_256.py", "data_512.py")
 
 GOLDEN_POSITION = (-0.502458214, 1.488258044, 0.227972213)
@@ -40,7 +40,7 @@ def scenes(config):
 
 
 def assert_uniform(values, low, high):
-    """Kolmogorov-Smirnov against U[low, high]; none outside."""
+    """Kolmogorov-Smirnov test against U[low, high], and no value is outside."""
     values = np.asarray(values)
     assert low <= values.min() and values.max() <= high
     assert stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > SMALLEST_P
@@ -233,14 +233,14 @@ def test_camera_shells():
 @pytest.mark.parametrize("name", NAMES)
 def test_no_scene_is_over_its_budget(name):
     config = load_config_file(DataConfig, str(CONFIGS / name))
-    for index in range(60):
+    for index in range(20):
         scene = generate_scene(config, index, 0, ()).scene
         assert len(scene.triangles) <= config.sampler.max_triangles
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_fullest_scenes_fit(name):
-    """Every template with as many objects and lights as it may have."""
+    """Every template is drawn with as many objects and lights as it may have."""
     config = load_config_file(DataConfig, str(CONFIGS / name))
     lights = (config.sampler.num_lights[1],) * 2
     for template in config.sampler.templates:
@@ -263,7 +263,7 @@ def test_scenes_depend_on_seed_index_and_attempt_only(config):
 
 
 def test_scene_zero_is_what_it_always_was(config):
-    """A change of the stream of random numbers would change every dataset unnoticed."""
+    """Another stream of random numbers would change every dataset without notice."""
     camera = generate_scene(config, 0, 0, ()).sampled.description.cameras[0]
     np.testing.assert_allclose(camera.position, GOLDEN_POSITION, rtol=1e-6)
     np.testing.assert_allclose(camera.fov, GOLDEN_FOV, rtol=1e-6)
@@ -271,7 +271,7 @@ def test_scene_zero_is_what_it_always_was(config):
 
 def test_json_is_the_same_scene(config, tmp_path):
     generated = generate_scene(config, 11, 0, ())
-    write_json(generated, tmp_path)
+    write_description(generated, tmp_path)
     scene = load_scene(tmp_path / "scene.json")
     np.testing.assert_array_equal(scene.triangles, generated.scene.triangles)
     np.testing.assert_array_equal(scene.camera_to_world, generated.scene.camera_to_world)
@@ -320,8 +320,10 @@ def test_standing_objects_touch_the_floor_between_the_walls():
 
 
 def test_the_specular_part_can_be_bounded():
-    config = load_config(
-        str(CONFIGS / "data_rooms.py"), ["--config.sampler.specular_ratio=(0.0, 0.2)"]
+    config = load_config_file(
+        DataConfig,
+        str(CONFIGS / "data_rooms.py"),
+        ["--config.sampler.specular_ratio=(0.0, 0.2)"],
     )
     scenes = [sample_scene(config.sampler, scene_rng(0, i, 0), "s") for i in range(200)]
     materials = [value.material for _, value in objects(scenes, "background")]

@@ -1,4 +1,4 @@
-"""Built-in shapes are closed and within their budget; mesh files are refused or fitted."""
+"""Built-in shapes are closed and within their budget; mesh files are simplified or refused."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_background_pieces_face_the_room(piece, outside, normal):
 
 
 def test_files_are_simplified(tmp_path):
-    """A dense sphere and one whose faces share no vertices."""
+    """A dense sphere, and one whose faces share no vertices."""
     vertices, faces = primitives.icosphere(4)
     trimesh.Trimesh(100 * vertices + 7, faces).export(tmp_path / "dense.ply")
     trimesh.Trimesh(

@@ -17,7 +17,7 @@ from rf_jax.structs import expand_texture
 
 @pytest.fixture
 def path_trace(monkeypatch, capsys, tmp_path):
-    """The command, with the variant that needs no probing: its status, stdout and stderr."""
+    """Runs the command with the scalar variant only: its status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("rf_jax.datagen.probe.VARIANTS", ("scalar_rgb",))
 
@@ -55,7 +55,7 @@ def test_frames_of_a_folder_and_all_views(path_trace, tmp_path):
     assert status == 0 and "4 images -> frames/" in out
     first, second = (load_ground_truth(tmp_path / "frames" / f"frame_{i}.h5", [0, 1]) for i in "12")
     assert first.shape == (2, 16, 16, 3)
-    # The same scene and camera four times, each with noise of its own
+    # The scene and the camera are the same four times, but the noise is not
     assert len(np.unique([*first, *second], axis=0)) == 4
 
 
@@ -76,5 +76,5 @@ def test_patches_cannot_be_traced(tmp_path):
     texture[0, 0, 0, 1] += 0.25
     save_h5(scene.replace(texture=texture), tmp_path / "a.h5")
     config = RenderConfig(8, 1, variant="scalar_rgb")
-    with pytest.raises(InputError, match=r"a\.h5: texture: expected one value a triangle, found"):
+    with pytest.raises(InputError, match=r"a\.h5: texture: expected one value per triangle, found"):
         trace.trace_files([tmp_path / "a.h5"], config, None)

@@ -1,4 +1,4 @@
-"""The scenes that come along: in the world of configs/data_rooms.py, with ground truth."""
+"""The scenes of the package: like those of configs/data_rooms.py, with ground truth."""
 
 from pathlib import Path
 
@@ -6,29 +6,31 @@ import numpy as np
 import pytest
 import trimesh
 
-from rf_jax.datagen.config import RenderConfig
+from rf_jax.config_files import load_config_file
+from rf_jax.datagen import bundled, primitives
+from rf_jax.datagen.config import DataConfig, RenderConfig
+from rf_jax.datagen.path_tracer import make_path_tracer
 from rf_jax.datagen.sampler import BOX_LIGHT_ANGLE_DEGREES
 from rf_jax.errors import InputError
-from rf_jax.images.files import load_exr
 from rf_jax.scene import (
     bundled_scene,
     bundled_scene_names,
     find_scene_files,
     load_scene,
     load_scene_description,
-    make_bundled,
-    primitives,
 )
 from rf_jax.scene.ground_truth import load_ground_truth
 from rf_jax.structs import DIFFUSE, EMISSION, SPECULAR
 
 NAMES = ["blue_room", "cornell_box", "turning_block"]
-FILES = [path for name in NAMES for path in find_scene_files(name)]
-ROOMS = load_config(str(Path(__file__).parents[2] / "configs" / "data_rooms.py"))
+ROOMS = load_config_file(DataConfig, str(Path(__file__).parents[2] / "configs" / "data_rooms.py"))
 
-each_file = pytest.mark.parametrize(
-    "path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}"
-)
+
+@pytest.fixture(scope="module")
+def loaded():
+    """Every file with its description and its scene."""
+    files = [path for name in NAMES for path in find_scene_files(name)]
+    return [(path, load_scene_description(path), load_scene(path)) for path in files]
 
 
 def within(values, interval, margin=0.0):
@@ -45,9 +47,12 @@ def test_names():
     assert bundled_scene("turning_block").is_dir()
 
 
-@each_file
-def test_lights_and_surfaces_are_like_the_training_data(path):
-    scene, sampler = load_scene(path), ROOMS.sampler
+def test_lights_and_surfaces_are_like_the_training_data(loaded):
+    for _, _, scene in loaded:
+        check_lights_and_surfaces(scene, ROOMS.sampler)
+
+
+def check_lights_and_surfaces(scene, sampler):
     assert len(scene.triangles) <= sampler.max_triangles
     emission = scene.texture[:, EMISSION]
     light = emission.any(axis=1)
@@ -65,10 +70,13 @@ def test_lights_and_surfaces_are_like_the_training_data(path):
     assert (surfaces[:, DIFFUSE] + surfaces[:, SPECULAR]).max() <= 1
 
 
-@each_file
-def test_blocks_are_like_the_training_data(path):
-    scene, objects = load_scene(path), load_scene_description(path).objects
-    counts = [len(make_bundled.MESHES[part.mesh_path][1]) for part in objects.values()]
+def test_blocks_are_like_the_training_data(loaded):
+    for _, description, scene in loaded:
+        check_blocks(scene, description.objects)
+
+
+def check_blocks(scene, objects):
+    counts = [len(bundled.MESHES[part.mesh_path][1]) for part in objects.values()]
     assert sum(counts) == len(scene.triangles)
     template = ROOMS.sampler.templates[0]
     ends = np.cumsum(counts)
@@ -87,10 +95,9 @@ def test_blocks_are_like_the_training_data(path):
         assert not objects[name].material.smooth_shading
 
 
-@each_file
-def test_cameras_are_like_the_training_data(path):
+def test_cameras_are_like_the_training_data(loaded):
     sampler = ROOMS.sampler
-    for camera in load_scene_description(path).cameras:
+    for camera in [camera for _, description, _ in loaded for camera in description.cameras]:
         to_camera = np.subtract(camera.position, camera.look_at)
         assert within(np.linalg.norm(to_camera), sampler.camera_distance)
         assert within(camera.look_at, (-sampler.target_jitter, sampler.target_jitter))
@@ -98,43 +105,41 @@ def test_cameras_are_like_the_training_data(path):
         assert camera.up == (0, 0, 1) and within(camera.fov, sampler.fov)
 
 
-@each_file
-def test_every_view_has_ground_truth(path):
-    views = range(len(load_scene_description(path).cameras))
-    truth = load_ground_truth(path, views)
-    assert truth.shape == (len(views), 64, 64, 3)
-    assert within(np.clip(truth, 0, 1).mean(axis=(1, 2, 3)), (0.15, 0.35))
+def test_every_view_has_ground_truth(loaded):
+    for path, description, _ in loaded:
+        views = range(len(description.cameras))
+        truth = load_ground_truth(path, views)
+        assert truth.shape == (len(views), 64, 64, 3)
+        assert within(np.clip(truth, 0, 1).mean(axis=(1, 2, 3)), (0.15, 0.35))
 
 
 def test_files_are_small():
-    sizes = [path.stat().st_size for path in make_bundled.ASSETS.rglob("*.*")]
+    sizes = [path.stat().st_size for path in bundled.ASSETS.rglob("*.*")]
     assert max(sizes) < 50_000 and sum(sizes) < 1_000_000
 
 
-@pytest.mark.parametrize("name", ["cornell_box", "blue_room", "turning_block"])
-def test_path_tracing_again_gives_the_ground_truth(name, tmp_path):
+@pytest.mark.parametrize("name", NAMES)
+def test_path_tracing_again_gives_the_ground_truth(name):
     pytest.importorskip("mitsuba", reason="ground truth needs the extra datagen")
-    from rf_jax.datagen.trace import trace_files
-
     file = find_scene_files(name)[-1]
-    config = RenderConfig(64, 64, 6, variant="scalar_rgb")
-    made = block_means(load_exr(trace_files([file], config, tmp_path)[0]))
+    tracer = make_path_tracer(RenderConfig(64, 64, 6), "scalar_rgb", None, 2)
+    made = block_means(tracer.render(load_scene(file), 0)[0, ..., :3])
     committed = block_means(load_ground_truth(file, [0])[0])
     np.testing.assert_allclose(made.mean((0, 1)), committed.mean((0, 1)), rtol=0.02)
     assert np.abs(made - committed).mean() < 0.03 * committed.mean()
 
 
 def block_means(image):
-    """[8, 8, 3] means of 8x8 pixels, which have little noise."""
+    """Means [8, 8, 3] of 8x8 pixels, which have little noise."""
     return image.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3))
 
 
-def test_the_animation_is_a_loop():
-    assert len(find_scene_files("turning_block")) == make_bundled.FRAMES == 24
-    corners = [load_scene(path).triangles for path in find_scene_files("turning_block")]
+def test_the_animation_is_a_loop(loaded):
+    corners = [scene.triangles for path, _, scene in loaded if path.parent.name == "turning_block"]
+    assert len(corners) == bundled.FRAMES == 24
     steps = [np.linalg.norm(a - b) for a, b in zip(corners[1:], corners[:-1], strict=True)]
     np.testing.assert_allclose(steps, steps[0], rtol=1e-4)
-    # After the last step comes the first frame: the slab looks the same after half a turn
+    # The first frame follows the last, because the slab looks the same after half a turn
     step = np.deg2rad(180 / 24)
     turn = np.array([[np.cos(step), -np.sin(step)], [np.sin(step), np.cos(step)]])
     last, first = (np.unique(x[32:64].reshape(-1, 3), axis=0) for x in (corners[-1], corners[0]))
@@ -145,21 +150,21 @@ def test_the_animation_is_a_loop():
 
 
 def test_the_generator_makes_the_committed_files(tmp_path):
-    make_bundled.main(tmp_path)
+    bundled.main(tmp_path)
     made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
     kept = sorted(
-        path.relative_to(make_bundled.ASSETS)
-        for path in make_bundled.ASSETS.rglob("*.*")
+        path.relative_to(bundled.ASSETS)
+        for path in bundled.ASSETS.rglob("*.*")
         if path.suffix != ".exr"
     )
     assert made == kept
     for path in made:
-        new, old = (tmp_path / path).read_text(), (make_bundled.ASSETS / path).read_text()
+        new, old = (tmp_path / path).read_text(), (bundled.ASSETS / path).read_text()
         if path.suffix == ".json":
             assert new == old
-        else:  # the last digit may differ between machines
+        else:  # sines may differ between machines in their last digit
             new, old = (np.array([line.split()[1:] for line in x.splitlines()]) for x in (new, old))
-            np.testing.assert_allclose(new.astype(float), old.astype(float), atol=2e-6)
+            np.testing.assert_allclose(new.astype(float), old.astype(float), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +173,7 @@ def test_the_generator_makes_the_committed_files(tmp_path):
         (primitives.box(3), 108, 1.0),
         (primitives.icosphere(2), 320, np.pi / 6),
         (primitives.torus_knot(2, 3, 0.07, 44, 13), 1144, 0.066),
-        (make_bundled.MESHES["slab.obj"], 32, 0.95 * 0.35),
+        (bundled.MESHES["slab.obj"], 32, 0.95 * 0.35),
     ],
 )
 def test_solids_are_closed_and_face_outwards(mesh, faces, volume):

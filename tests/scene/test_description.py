@@ -1,11 +1,13 @@
+"""Scene descriptions: what is refused and where, and that files are read and written."""
+
 import copy
 import json
 
 import pytest
 
-from rf_jax import schema
 from rf_jax.errors import InputError
 from rf_jax.scene import load_scene_description, parse_scene_description
+from rf_jax.scene.description import save_scene_description
 
 REMOVE = object()
 
@@ -38,36 +40,23 @@ CAMERA = ("cameras", 0)
         ((*MATERIAL, "diffuse"), REMOVE, ["objects.box.material.diffuse: missing key"]),
         ((*CAMERA, "fov"), REMOVE, ["cameras[0].fov: missing key"]),
         (("objects",), {}, ["objects: ", "at least one", "found {}"]),
-        (("objects",), [1], ["objects: ", "JSON object", "found [1]"]),
         (("cameras",), [], ["cameras: ", "at least one", "found []"]),
         (BOX, None, ["objects.box: expected a JSON object, found null"]),
-        (
-            (*MATERIAL, "roughness"),
-            "rough",
-            ['objects.box.material.roughness: expected a number in [0, 1], found "rough"'],
-        ),
-        ((*MATERIAL, "roughness"), True, ["roughness: expected a number", "found true"]),
         ((*MATERIAL, "roughness"), 1.01, ["material.roughness: ", "[0, 1], found 1.01"]),
-        ((*MATERIAL, "roughness"), -0.1, ["material.roughness: ", "found -0.1"]),
         ((*MATERIAL, "diffuse", 1), -0.1, ["material.diffuse[1]: expected a number >= 0"]),
         ((*MATERIAL, "specular", 0), -1, ["material.specular[0]: ", ">= 0, found -1"]),
         ((*MATERIAL, "emissive", 2), -5, ["material.emissive[2]: ", ">= 0, found -5"]),
         ((*MATERIAL, "emissive"), [1, 1], ["emissive: expected a list of 3 numbers, found [1, 1]"]),
-        ((*MATERIAL, "emissive"), 1, ["emissive: expected a list of 3 numbers, found 1"]),
         ((*MATERIAL, "smooth_shading"), 1, ["smooth_shading: expected true or false, found 1"]),
         ((*MATERIAL, "random_diffuse_max"), 1.5, ["random_diffuse_max: ", "[0, 1], found 1.5"]),
         ((*MATERIAL, "random_diffuse_type"), "x", ['"per-triangle", "per-shading-group"', '"x"']),
-        ((*MATERIAL, "random_diffuse_type"), [], ["random_diffuse_type: expected one of"]),
         ((*MATERIAL, "rand_tri_diffuse_seed"), -1, ["rand_tri_diffuse_seed: ", "found -1"]),
         ((*MATERIAL, "rand_tri_diffuse_seed"), 1.5, ["seed: expected an integer", "found 1.5"]),
         ((*BOX, "remesh"), "no", ['objects.box.remesh: expected true or false, found "no"']),
         ((*BOX, "remesh_target_face_num"), 3, ["remesh_target_face_num: ", ">= 4, found 3"]),
         ((*BOX, "mesh_path"), 7, ["objects.box.mesh_path: expected a string, found 7"]),
         ((*BOX, "transform", "scale", 0), float("nan"), ["transform.scale[0]: ", "found NaN"]),
-        ((*BOX, "transform", "rotation", 2), 10**400, ["transform.rotation[2]: ", "Infinity"]),
         ((*CAMERA, "position"), [1, 2, 3, 4], ["cameras[0].position: expected a list of 3"]),
-        ((*CAMERA, "position", 0), float("inf"), ["cameras[0].position[0]: ", "found Infinity"]),
-        ((*MATERIAL, "emissive", 0), 1e39, ["emissive[0]: expected a finite float32", "1e+39"]),
         ((*CAMERA, "fov"), 180, ["cameras[0].fov: expected a number in (0, 180), found 180"]),
         ((*CAMERA, "fov"), 0, ["cameras[0].fov: ", "found 0"]),
         (("version",), "2.0", ["version: expected a string of the form 1.x", '"2.0"']),
@@ -84,12 +73,6 @@ def test_bad_descriptions(scene_dict, path, new, words):
     assert "\n" not in message and len(message) < 200
 
 
-def test_names_stay_on_one_line(scene_dict):
-    scene_dict["objects"]["a\nb"] = 1
-    with pytest.raises(InputError, match=r'objects\."a\\nb": expected a JSON object'):
-        parse_scene_description(scene_dict)
-
-
 def test_defaults_and_types(scene_dict):
     description = parse_scene_description(scene_dict)
     box = description.objects["box"]
@@ -102,10 +85,10 @@ def test_defaults_and_types(scene_dict):
     assert fov == 40 and isinstance(fov, float)
 
 
-def test_round_trip_through_json(scene_dict):
+def test_a_saved_file_is_the_same_description(scene_dict, tmp_path):
     description = parse_scene_description(scene_dict)
-    text = json.dumps(schema.to_dict(description))
-    assert parse_scene_description(json.loads(text)) == description
+    save_scene_description(description, tmp_path / "new" / "scene.json")
+    assert load_scene_description(tmp_path / "new" / "scene.json") == description
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.2", "1.10.3"])
@@ -116,11 +99,11 @@ def test_versions(scene_dict, version):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "No such file"),
+        (None, "no such file"),
         (b"\xff\xfe{}", "UTF-8"),
         (b'{"a": 1,\n  b}', "line 2, column 3"),
         (b"", "line 1, column 1"),
-        (b"[1]", "scene: expected a JSON object, found [1]"),
+        (b"[1]", "expected a JSON object, found [1]"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )

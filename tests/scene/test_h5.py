@@ -231,7 +231,7 @@ def test_roughness_of_float16_rounding_is_accepted(scene, tmp_path):
 
 def test_bad_saves(scene, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file.a\.h5: cannot write"):
+    with pytest.raises(InputError, match=r"file.a\.h5: cannot be written"):
         save_h5(scene, tmp_path / "file" / "a.h5")
     (tmp_path / "file").unlink()
     bright = scene.replace(texture=_with(scene.texture, (0, 10), 7e4))
@@ -241,7 +241,7 @@ def test_bad_saves(scene, tmp_path):
     with pytest.raises(InputError, match="found a batch"):
         save_h5(batch, tmp_path / "a.h5")
     (tmp_path / "folder.h5").mkdir()
-    with pytest.raises(InputError, match=r"folder\.h5: cannot write"):
+    with pytest.raises(InputError, match=r"folder\.h5: cannot be written"):
         save_h5(scene, tmp_path / "folder.h5")
     assert [file.name for file in tmp_path.iterdir()] == ["folder.h5"]
 
@@ -255,7 +255,7 @@ def test_a_failed_save_keeps_the_old_file(scene, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(h5, "_write", fail)
-    with pytest.raises(InputError, match=r"a\.h5: cannot write the file \(disk full\)"):
+    with pytest.raises(InputError, match=r"a\.h5: cannot be written \(disk full\)"):
         save_h5(scene, path)
     _assert_same(load_h5(path), scene)
     assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]

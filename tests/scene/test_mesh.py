@@ -74,6 +74,21 @@ def test_reads_formats(tmp_path, sphere, suffix):
     np.testing.assert_allclose(loaded.triangles, sphere.triangles, atol=1e-6)
 
 
+coordinates = st.floats(-1e30, 1e30)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(*[coordinates] * 9), min_size=1, max_size=4))
+def test_a_saved_mesh_is_the_same_to_the_last_bit(tmp_path_factory, triangles):
+    path = tmp_path_factory.mktemp("saved") / "new" / "a.obj"
+    vertices = np.reshape(triangles, (-1, 3))
+    faces = np.arange(len(vertices)).reshape(-1, 3)[:, ::-1]
+    meshes.save_obj(path, vertices, faces)
+    loaded = meshes.load_mesh(path)
+    np.testing.assert_array_equal(loaded.triangles, vertices[faces])
+    assert [file.name for file in path.parent.iterdir()] == ["a.obj"]
+
+
 def test_vertices_are_not_merged(tmp_path):
     path = tmp_path / "twice.obj"
     path.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 0\nv 0 1 0\nv -1 0 0\nf 1 2 3\nf 4 5 6\n")

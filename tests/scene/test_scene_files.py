@@ -9,7 +9,8 @@ from rf_jax.scene import bundled_scene, find_scene_files, load_scene
 def test_natural_order(tmp_path):
     for name in ("frame_10", "frame_2", "frame_1", "a1b20", "a1b3", "10", "9"):
         (tmp_path / f"{name}.h5").touch()
-    (tmp_path / "config.json").touch()  # of generated data
+    (tmp_path / "config.json").touch()  # a generated dataset has one
+    (tmp_path / ".frame_3.0a1b.h5").touch()  # a run that was killed may leave one
     names = [path.stem for path in find_scene_files(tmp_path)]
     assert names == ["9", "10", "a1b3", "a1b20", "frame_1", "frame_2", "frame_10"]
 
