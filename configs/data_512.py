@@ -1,15 +1,15 @@
-"""Scenes of the published second stage: 512x512, at most 4,096 triangles.
+"""Scenes of the published second stage: 512x512 pixels, at most 4,096 triangles.
 
 python -m rf_jax.datagen --config configs/data_512.py --output_dir data/rooms_512
 
-Time: see docs/data.md for images per minute and core.
-Result: 10,000 files of up to 4 views, index.jsonl; --config.num_scenes=2000000 is the published
-amount.
+Time: docs/data.md has the number of images per minute and core.
+Result: 10,000 files of up to 4 views, and index.jsonl. The published data have 2,000,000 scenes
+(--config.num_scenes=2000000).
 """
 
 from ml_collections import ConfigDict
 
-MANY, ONE = 1188, 3968  # most faces of an object in scenes of several and of one
+MANY, ONE = 1188, 3968  # most faces of an object, in scenes of several objects and of one
 KEYS = ("family", "weight", "num_objects", "sphere_scale", "max_faces")
 LOW_FLOOR = {"floor_offset": (-0.05, 0.25)}
 
@@ -51,6 +51,6 @@ def get_config() -> ConfigDict:
 
 
 def template(*row) -> dict:
-    """A row of the table as the fields of a template; an optional last dict has the others."""
+    """The fields of a template from a row of the table, whose last item may hold other fields."""
     values, rest = row[: len(KEYS)], row[len(KEYS) :]
     return dict(zip(KEYS, values, strict=True)) | (rest[0] if rest else {})

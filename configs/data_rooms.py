@@ -1,17 +1,20 @@
-"""A small world to learn on a laptop: 64x64 images of a diffuse room, one or two boxes, one light.
+"""A small world to learn on a laptop: 64x64 images of a diffuse room with boxes and one light.
 
 python -m rf_jax.datagen --config configs/data_rooms.py --output_dir data/rooms
 
-The room is the bundled Cornell box's, its walls and boxes of any colour, the camera before the
-open side. Images are denoised (pip install -e '.[datagen]'): the L1 loss learns the median of
-noise, which is darker than its mean. Held-out scenes, of another seed and with less noise:
+The room has the shape of the bundled Cornell box. Its walls and its one or two boxes have any
+colour, and the camera is in front of the open side. The images are denoised, which needs
+pip install -e '.[datagen]'. The L1 loss would learn the median of the noise, and that is darker
+than its mean.
+
+Held-out scenes have another seed and less noise:
 
 python -m rf_jax.datagen --config configs/data_rooms.py --output_dir data/rooms_test \
     --config.seed=1 --config.num_scenes=100 --config.val_fraction=0 --config.test_fraction=1 \
     --config.render.spp=256
 
 Time: about 12 minutes on two CPU cores with LLVM 19.
-Result: 3,200 files of 4 views (12,800 images), index.jsonl.
+Result: 3,200 files of 4 views (12,800 images), and index.jsonl.
 """
 
 from ml_collections import ConfigDict

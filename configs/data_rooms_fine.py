@@ -1,11 +1,14 @@
-"""The held-out scenes of configs/data_rooms.py, cut into about 4 times as many triangles.
+"""Held-out scenes of configs/data_rooms.py, cut into about 4 times (or 16 times) as many triangles.
 
 python -m rf_jax.datagen --config configs/data_rooms_fine.py --output_dir data/rooms_4x
 python -m rf_jax.datagen --config configs/data_rooms_fine.py --output_dir data/rooms_16x \
     --config.sampler.background_cells=8 --config.sampler.max_triangles=1664
 
-For `python -m rf_jax.evaluate`: how does a network do that was trained on fewer?
+`python -m rf_jax.evaluate` shows on these how well a network does that was trained on fewer
+triangles.
+
 Time: about a minute each on two CPU cores with LLVM 19.
+Result: 25 files of 4 views (100 images), and index.jsonl.
 """
 
 from ml_collections import ConfigDict

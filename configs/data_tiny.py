@@ -1,9 +1,9 @@
-"""Small scenes for laptops: 128x128, at most 512 triangles.
+"""Small scenes for laptops: 128x128 pixels, at most 512 triangles.
 
 python -m rf_jax.datagen --config configs/data_tiny.py --output_dir data/tiny
 
 Time: about 3 minutes for 50 scenes on two CPU cores.
-Result: 50 files of up to 4 views (200 images), index.jsonl.
+Result: 50 files of up to 4 views (at most 200 images), and index.jsonl.
 """
 
 from ml_collections import ConfigDict
@@ -48,6 +48,6 @@ def get_config() -> ConfigDict:
 
 
 def template(*row) -> dict:
-    """A row of the table as the fields of a template; an optional last dict has the others."""
+    """The fields of a template from a row of the table, whose last item may hold other fields."""
     values, rest = row[: len(KEYS)], row[len(KEYS) :]
     return dict(zip(KEYS, values, strict=True)) | (rest[0] if rest else {})
