@@ -57,5 +57,7 @@ def read_json(path: str | os.PathLike) -> Any:
         except json.JSONDecodeError as error:
             where = f"line {error.lineno}, column {error.colno}"
             raise InputError(f"not JSON at {where}: {error.msg}") from error
+        except ValueError as error:  # an integer of thousands of digits
+            raise InputError(f"cannot read the JSON value: {error}") from error
         except RecursionError as error:
             raise InputError("JSON nested too deeply") from error

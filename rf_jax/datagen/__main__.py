@@ -60,22 +60,31 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["inspect"]:
-        return _inspect(sys.argv[2:])
-    if sys.argv[1:2] == ["path_trace"]:
-        return _path_trace(sys.argv[2:])
+    commands = {"inspect": _inspect, "path_trace": _path_trace}
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in commands:
+        commands[name](sys.argv[2:])
+    else:
+        _make_dataset()
+
+
+def _make_dataset() -> None:
     args, overrides = parse_args()
     config = load_config_file(DataConfig, args.config, overrides)
     if args.num_workers is not None and args.num_workers < 1:
         raise InputError(f"--num_workers: expected at least 1, found {args.num_workers}")
     if args.dry_run:
-        return print(dry_run(config, args.num_workers or cpu_count()))
+        print(dry_run(config, args.num_workers or cpu_count()))
+        return
     options = RunOptions(
-        args.output_dir, args.num_workers, args.cycles_python, args.write_json, args.full_texture
+        output_dir=args.output_dir,
+        num_workers=args.num_workers,
+        cycles_python=args.cycles_python,
+        write_json=args.write_json,
+        full_texture=args.full_texture,
     )
     entries = make_dataset(config, options)
     print(_summary(config, entries, args.output_dir))
-    return None
 
 
 def _inspect(arguments: list[str]) -> None:

@@ -40,7 +40,7 @@ MESHES = {
     "plane.obj": primitives.plane_grid(2),
     "box.obj": _slab(1.0, 1.0),
     "slab.obj": _slab(0.95, 0.35),
-    "light.obj": primitives.equilateral_triangle(0.0707),
+    "light.obj": primitives.equilateral_triangle(primitives.LIGHT_EDGE),
 }
 
 Vector = tuple[float, float, float]

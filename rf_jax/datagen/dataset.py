@@ -18,7 +18,7 @@ from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions
 from rf_jax.datagen.shapes import find_mesh_files
 from rf_jax.datagen.workers import outcomes
 from rf_jax.errors import InputError
-from rf_jax.files import atomic_path
+from rf_jax.files import atomic_path, read_json
 from rf_jax.processes import cpu_count
 from rf_jax.scene import load_attributes
 from rf_jax.scene.dataset import INDEX_NAME, write_index
@@ -140,7 +140,7 @@ def _check_same_config(config: DataConfig, folder: Path) -> None:
     path = folder / "config.json"
     text = json.dumps(schema.to_dict(config), indent=2)
     if path.exists():
-        differing = _differences(json.loads(path.read_text()), json.loads(text))
+        differing = _differences(read_json(path), json.loads(text))
         if differing := sorted(differing - {"num_scenes"}):
             raise InputError(
                 f"{folder}: holds a dataset of another configuration ({', '.join(differing)} "

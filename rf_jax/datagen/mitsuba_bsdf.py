@@ -8,7 +8,7 @@ import drjit as dr
 import mitsuba as mi
 import numpy as np
 
-from rf_jax.datagen.microfacet import albedo_table, mean_albedo_table
+from rf_jax.datagen.microfacet import albedo_table, mean_albedo_table, multiple_scattering
 
 
 def register_bsdf() -> None:
@@ -95,7 +95,7 @@ class _Lobe:
         self.distribution = mi.MicrofacetDistribution(mi.MicrofacetType.GGX, self.alpha, True)
         albedo = bsdf.albedo.eval(_table_uv(mi.Frame3f.cos_theta(si.wi), roughness))[0]
         mean = bsdf.mean.eval(_table_uv(0.5, roughness))[0]
-        again = colour * mean / (1 - colour * (1 - mean))
+        again = multiple_scattering(colour, mean)
         self.specular = colour * (1 + again * (1 - albedo) / dr.maximum(albedo, 1e-3))
         weights = dr.max(colour), dr.max(self.diffuse)
         self.probability = weights[0] / dr.maximum(weights[0] + weights[1], 1e-8)

@@ -5,6 +5,9 @@ import trimesh
 
 Mesh = tuple[np.ndarray, np.ndarray]
 
+LIGHT_EDGE = 0.0707
+"""Edge of a light, an equilateral triangle, before it is scaled."""
+
 
 def plane_grid(cells: int) -> Mesh:
     """The square [-0.5, 0.5]^2 at z = 0, facing +z, of 2 * cells^2 triangles."""

@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import functools
 import multiprocessing
 from pathlib import Path
 
@@ -59,8 +60,9 @@ def dry_run(config: DataConfig, num_workers: int) -> str:
     statistics, families, failures = collections.defaultdict(list), collections.Counter(), 0
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(num_workers, context) as pool:
-        tasks = pool.map(_dry_scene, *_tasks(config), chunksize=8)
-        for result in tqdm(tasks, total=config.num_scenes, unit="scene", disable=None):
+        make = functools.partial(_dry_scene, config)
+        results = pool.map(make, range(config.num_scenes), chunksize=8)
+        for result in tqdm(results, total=config.num_scenes, unit="scene", disable=None):
             if isinstance(result, str):
                 failures += 1
                 tqdm.write(f"failed: {result}")
@@ -75,11 +77,8 @@ def dry_run(config: DataConfig, num_workers: int) -> str:
     return f"{config.num_scenes} scenes, {failures} failed: {shares}\n{table}"
 
 
-def _tasks(config: DataConfig) -> tuple[list, range]:
-    return [config] * config.num_scenes, range(config.num_scenes)
-
-
 def _dry_scene(config: DataConfig, index: int) -> tuple[str, Statistics] | str:
+    """The family and the quantities of a scene, or why it could not be made."""
     files = find_mesh_files(config.sampler.mesh_files)
     try:
         generated = generate_scene(config, index, 0, files)

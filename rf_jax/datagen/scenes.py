@@ -11,7 +11,7 @@ from rf_jax.datagen import primitives
 from rf_jax.datagen.config import DataConfig, SamplerConfig
 from rf_jax.datagen.primitives import Mesh
 from rf_jax.datagen.sampler import SampledScene, sample_scene, scene_rng
-from rf_jax.datagen.shapes import LIGHT_EDGE, background_mesh, make_mesh
+from rf_jax.datagen.shapes import background_mesh, make_mesh
 from rf_jax.errors import InputError
 from rf_jax.scene import build_scene
 from rf_jax.scene.description import save_scene_description
@@ -126,7 +126,7 @@ def _on_the_floor(sampled: SampledScene, meshes: dict[str, Mesh]) -> SampledScen
 @functools.cache
 def _fixed_mesh(path: str, cells: int) -> Mesh:
     if path == "light.obj":
-        return primitives.equilateral_triangle(LIGHT_EDGE)
+        return primitives.equilateral_triangle(primitives.LIGHT_EDGE)
     return background_mesh(path.removesuffix(".obj"), cells)
 
 

@@ -18,9 +18,6 @@ FILE_SUFFIXES = (".obj", ".glb", ".ply")
 LARGEST_FILE = 256 * 2**20
 """Largest mesh file that is read, in bytes."""
 
-LIGHT_EDGE = 0.0707
-"""Edge of a light before it is scaled."""
-
 MIN_KNOT_FACES = 300
 """Fewest faces of a torus knot."""
 

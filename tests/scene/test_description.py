@@ -105,6 +105,7 @@ def test_versions(scene_dict, version):
         (b"", "line 1, column 1"),
         (b"[1]", "expected a JSON object, found [1]"),
         (b"[" * 100_000, "nested too deeply"),
+        (b"1" * 10_000, "cannot read the JSON value"),
     ],
 )
 def test_bad_files(tmp_path, content, words):
