@@ -4,8 +4,8 @@ Examples:
 
     python render.py                                  # the bundled Cornell box
     python render.py scene.json --checkpoint microsoft/renderformer-v1-base --precision fp16
-    python render.py turning_block                    # an animation, with its video
-    python render.py frames/                          # so is a folder of .h5 or .json files
+    python render.py turning_block                    # an animation and its video
+    python render.py frames/                          # the same for a folder of .h5 or .json files
 """
 
 import argparse
@@ -52,26 +52,27 @@ def parse_args() -> argparse.Namespace:
         "--resolution",
         type=int,
         help="image side in pixels (default: that of the scene's ground truth, which the images "
-        "are then compared with: NAME_truth_view_0.exr beside it, or img in an .h5 file; else 256)",
+        "are compared with: NAME_truth_view_0.exr beside it, or img in an .h5 file; else 256)",
     )
     add("--views", help='which cameras, such as "0,2-4" (default: all)')
     add(
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="of matrix products; fp16 and bf16 are fast on GPUs (default: fp32)",
+        help="type that matrix products compute in; fp16 and bf16 are fast on GPUs (default: fp32)",
     )
     add(
         "--attention",
-        help=f"{', '.join(ATTENTIONS)}, or STAGE1,STAGE2 (default: the checkpoint's own; "
-        "of the published ones auto, the fastest exact attention of the device)",
+        help=f"{', '.join(ATTENTIONS)}, or STAGE1,STAGE2 (default: what the checkpoint names; "
+        "for the published ones auto, the fastest exact attention on the device)",
     )
     add("--batch_size", type=int, default=1, help="views rendered at once (default: 1)")
     add(
         "--tone_mapper",
         choices=TONE_MAPPERS,
         default="none",
-        help="of the PNG and the video; none clips linear values, as published (default: none)",
+        help="display transform of PNG and video; none clips linear values, as published "
+        "(default: none)",
     )
     add("--save_h5", action="store_true", help="also write each scene as .h5")
     add(
@@ -79,7 +80,7 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="also write the views of a single file as .mp4; animations always are",
     )
-    add("--fps", type=float, default=24.0, help="frames a second of the video (default: 24)")
+    add("--fps", type=float, default=24.0, help="frames per second of the video (default: 24)")
     args = parser.parse_args()
     if args.batch_size < 1:
         parser.error(f"--batch_size: expected at least 1, found {args.batch_size}")
@@ -89,20 +90,27 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    args = vars(parse_args())
-    scenes = args.pop("scenes") + args.pop("more_scenes")
-    jobs = find_jobs(scenes or ["cornell_box"])
-    checkpoint, attention = args.pop("checkpoint"), args.pop("attention")
-    renderer = Renderer.from_pretrained(checkpoint, args.pop("precision"), attention)
-    options = RenderOptions(**args)
+    args = parse_args()
+    jobs = find_jobs([*args.scenes, *args.more_scenes] or ["cornell_box"])
+    renderer = Renderer.from_pretrained(args.checkpoint, args.precision, args.attention)
+    options = RenderOptions(
+        output_dir=args.output_dir,
+        resolution=args.resolution,
+        views=args.views,
+        batch_size=args.batch_size,
+        tone_mapper=args.tone_mapper,
+        save_h5=args.save_h5,
+        save_video=args.save_video,
+        fps=args.fps,
+    )
     summary = render_jobs(renderer, jobs, options)
     print(f"{summary} -> {options.output_dir}/", *summary.comparison_lines(), sep="\n")
     if renderer.approximates_exact_weights:
         print(
-            f"note: these weights were trained with exact attention, which {attention} only "
+            f"note: these weights were trained with exact attention, which {args.attention} only "
             "approximates; with the Performer, light transport is lost (docs/attention.md)"
         )
-    if checkpoint == str(BUNDLED_WEIGHTS):
+    if args.checkpoint == str(BUNDLED_WEIGHTS):
         print(
             "note: the bundled network is small and knows one kind of room at 64x64 pixels; "
             "give a larger one with --checkpoint"

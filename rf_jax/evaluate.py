@@ -2,15 +2,15 @@
 
     python -m rf_jax.evaluate --checkpoint workdirs/tiny --data data/tiny
 
-prints a table, and writes evaluation.json, sheet.png (prediction, truth, 4x difference of the first
-scenes) and worst.png (of those of lowest PSNR).
+prints a table, and writes evaluation.json, sheet.png (prediction, ground truth and four times their
+difference for the first scenes) and worst.png (the same for the scenes of lowest PSNR).
 """
 
 import argparse
 import json
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flip_evaluator
 import jax
@@ -31,8 +31,27 @@ from rf_jax.scene.dataset import find_files
 from rf_jax.scene.h5 import load_h5, load_images
 
 METRICS = ("psnr", "ssim", "lpips", "hdr_flip")
+
 SHEET_ROWS = 8
+"""Largest number of scenes on a sheet of comparisons."""
+
 WORST = 10
+"""Number of scenes of lowest PSNR that the table's last line is the mean of."""
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate` found.
+
+    Attributes:
+      rows: one per scene: its name, number of views and metrics.
+      sheet: uint8 [n H, n 3 H, 3], prediction, ground truth and four times their difference for the
+        first view of each of the first scenes.
+      worst: the same for the scenes of lowest PSNR, the lowest first.
+    """
+
+    rows: list[dict[str, Any]]
+    sheet: np.ndarray
+    worst: np.ndarray
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,9 +61,9 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--checkpoint", required=True, help="a training directory, checkpoint or hub id")
     add("--data", type=Path, required=True, help="a folder of .h5 files with images")
-    add("--split", help='of the folder\'s index, such as "test" (default: all files)')
-    add("--max_scenes", type=int, help="evaluate only the first so many")
-    add("--lpips_weights", help="folder of the weights of LPIPS (default: the hub's)")
+    add("--split", help='only this split of the folder\'s index, such as "test" (default: all)')
+    add("--max_scenes", type=int, help="evaluate only the first ones, up to this number")
+    add("--lpips_weights", help="folder with the weights of LPIPS (default: the hub's)")
     add("--precision", choices=PRECISIONS, default="fp32")
     add("--output_dir", type=Path, default=Path("output/evaluation"))
     return parser.parse_args()
@@ -57,20 +76,18 @@ def main() -> None:
         raise InputError(f"{args.data}: no files of split {args.split!r}; see its index.jsonl")
     perceptual = _load_lpips(args.lpips_weights)
     renderer = Renderer.from_pretrained(args.checkpoint, args.precision)
-    rows, sheet = evaluate(renderer, files, perceptual)
-    print(format_table(rows))
-    result = {"checkpoint": args.checkpoint, "scenes": rows, **summaries(rows)}
+    found = evaluate(renderer, files, perceptual)
+    print(format_table(found.rows))
+    result = {"checkpoint": args.checkpoint, "scenes": found.rows, **summaries(found.rows)}
     with atomic_path(args.output_dir / "evaluation.json") as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
-    save_png(args.output_dir / "sheet.png", sheet)
-    by_psnr = sorted(zip(rows, files, strict=True), key=lambda pair: pair[0]["psnr"])
-    _, worst = evaluate(renderer, [path for _, path in by_psnr[:SHEET_ROWS]], None)
-    save_png(args.output_dir / "worst.png", worst)
+    save_png(args.output_dir / "sheet.png", found.sheet)
+    save_png(args.output_dir / "worst.png", found.worst)
     print(f"-> {args.output_dir}/evaluation.json, sheet.png, worst.png")
 
 
 def _load_lpips(folder: str | None) -> Perceptual | None:
-    """None, and a line that says so, where the hub's weights cannot be had."""
+    """LPIPS; None, after printing why, if the hub's weights can be neither found nor downloaded."""
     try:
         return Perceptual(folder)
     except InputError as error:
@@ -80,60 +97,67 @@ def _load_lpips(folder: str | None) -> Perceptual | None:
         return None
 
 
-def evaluate(
-    renderer: Renderer, files: list[Path], perceptual: Perceptual | None
-) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Metrics of each scene, means over its views.
+def evaluate(renderer: Renderer, files: list[Path], perceptual: Perceptual | None) -> Evaluation:
+    """Renders scenes and compares them with their ground truth.
 
     Args:
-      renderer: with the network.
-      files: with `img`, of any resolution the network renders.
+      renderer: holds the network.
+      files: HDF5 scenes with images, of any resolution that the network renders.
       perceptual: LPIPS; None leaves it out.
 
-    Returns:
-      a row a scene, and a sheet uint8 of the first views: prediction, truth, 4x difference.
-
     Raises:
-      InputError: names the file that is damaged or without images.
+      InputError: names the file that is damaged or has no images.
     """
-    rows, sheet = [], []
+    rows, first, worst = [], [], []
     for path in tqdm(files, unit="scene", disable=None, leave=False):
         scene, target = load_h5(path), np.float32(load_images(path)[..., :3])
         with prefix_errors(str(path)):
             image = renderer.render(scene, target.shape[1])[0]
-        row = compare(image, np.maximum(target, 0), perceptual)
+        image, target = np.maximum(image, 0), np.maximum(target, 0)
+        row = compare(image, target, perceptual)
         rows.append({"scene": path.stem, "views": len(image)} | row)
-        if len(sheet) < SHEET_ROWS:
-            shown = [tone_map(np.maximum(x[0], 0), "agx") for x in (image, target)]
-            sheet.append(comparison_image(*shown))
-    width = min(row.shape[1] for row in sheet)
-    return rows, np.concatenate([row for row in sheet if row.shape[1] == width], axis=0)
+        picture = comparison_image(tone_map(image[0], "agx"), tone_map(target[0], "agx"))
+        if len(first) < SHEET_ROWS:
+            first.append(picture)
+        worst = sorted([*worst, (row["psnr"], picture)], key=lambda pair: pair[0])[:SHEET_ROWS]
+    return Evaluation(rows, _sheet(first), _sheet([picture for _, picture in worst]))
+
+
+def _sheet(pictures: list[np.ndarray]) -> np.ndarray:
+    """Stacks the pictures of the smallest width; those of other resolutions are left out."""
+    width = min(picture.shape[1] for picture in pictures)
+    return np.concatenate([picture for picture in pictures if picture.shape[1] == width])
 
 
 def compare(
     image: np.ndarray, target: np.ndarray, perceptual: Perceptual | None
 ) -> dict[str, float]:
-    """Metrics of views [V, H, H, 3] of linear radiance, means over the views.
+    """Means over the views of each metric.
 
-    PSNR compares radiance clipped to [0, 1]; SSIM and LPIPS compare clamp(log2(1 + radiance)).
+    PSNR compares radiance clipped to [0, 1], SSIM and LPIPS compare clamp(log2(1 + radiance)), and
+    HDR-FLIP compares the radiance itself.
+
+    Args:
+      image, target: linear radiance [V, H, H, 3], at least 0.
+      perceptual: LPIPS; None leaves it out.
     """
-    logs = [log_radiance(jnp.maximum(jnp.asarray(x), 0)) for x in (image, target)]
-    row = {"psnr": float(psnr(*logs).mean()), "ssim": float(ssim(*logs).mean())}
+    shown = [display(log_radiance(jnp.asarray(x))) for x in (image, target)]
+    row = {"psnr": float(psnr(image, target).mean()), "ssim": float(ssim(*shown).mean())}
     if perceptual is not None:
         distance = jax.jit(perceptual.distance)
-        row["lpips"] = float(distance(perceptual.params, *map(display, logs)).mean())
+        row["lpips"] = float(distance(perceptual.params, *shown).mean())
     row["hdr_flip"] = statistics.mean(_flip(a, b) for a, b in zip(image, target, strict=True))
     return row
 
 
 def _flip(image: np.ndarray, target: np.ndarray) -> float:
-    image, target = (np.ascontiguousarray(np.maximum(x, 0)) for x in (image, target))
+    image, target = np.ascontiguousarray(image), np.ascontiguousarray(target)
     error, _, _ = flip_evaluator.evaluate(target, image, "HDR", applyMagma=False)
     return float(error.mean())
 
 
 def summaries(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean and median over scenes of each metric, and the mean of the scenes of lowest PSNR."""
+    """Per metric, the mean and the median over scenes, and the mean of the `WORST` scenes."""
     worst = sorted(rows, key=lambda row: row["psnr"])[:WORST]
     return {
         name: {m: function(row[m] for row in chosen) for m in METRICS if m in rows[0]}
@@ -146,7 +170,7 @@ def summaries(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """The table as text; a metric that was left out says so."""
+    """The table as text; it says n/a for a metric that was left out."""
     names = {"mean": "mean", "median": "median", "worst": f"mean of {WORST} worst PSNR"}
     lines = [f"{'scene':<24}{'PSNR':>8}{'SSIM':>9}{'LPIPS':>9}{'HDR-FLIP':>10}"]
     last = [{"scene": names[name]} | row for name, row in summaries(rows).items()]

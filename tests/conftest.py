@@ -1,6 +1,7 @@
 """Tests run on a CPU that shows 8 devices, and keep compiled programs to themselves."""
 
 import atexit
+import itertools
 import os
 import runpy
 import shutil
@@ -18,10 +19,21 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and subprocesses share th
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
+import h5py
+import numpy as np
 import pytest
 
 from rf_jax.models import VARIANTS
 from rf_jax.weights.random_weights import random_variables
+
+VGG_LAYERS = {
+    1: (3, 64, 64),
+    2: (64, 128, 128),
+    3: (128, 256, 256, 256),
+    4: (256, 512, 512, 512),
+    5: (512, 512, 512, 512),
+}
+"""Channels of the five blocks of VGG-16."""
 
 
 @pytest.fixture(scope="session")
@@ -35,15 +47,39 @@ def variables(config):
     return random_variables(config, seed=0)
 
 
+@pytest.fixture(scope="session")
+def lpips_weights(tmp_path_factory):
+    """A folder of random weights in the layout of lpips-j: the real ones need a network."""
+    folder = tmp_path_factory.mktemp("lpips")
+    rng = np.random.default_rng(0)
+    with h5py.File(folder / "vgg16_weights.h5", "w") as file:
+        for block, channels in VGG_LAYERS.items():
+            for i, (fan_in, out) in enumerate(itertools.pairwise(channels), 1):
+                weight = rng.normal(0, (2 / (9 * fan_in)) ** 0.5, (3, 3, fan_in, out))
+                file[f"conv{block}_{i}/weight"] = weight.astype(np.float32)
+                file[f"conv{block}_{i}/bias"] = np.zeros(out, np.float32)
+    with h5py.File(folder / "lpips_lin.h5", "w") as file:
+        for i, channels in enumerate(VGG_LAYERS.values()):
+            shape = (1, 1, channels[-1], 1)
+            file[f"lin{i}"] = rng.uniform(0, 1, shape).astype(np.float32)
+    return folder
+
+
 @pytest.fixture
 def command(monkeypatch, tmp_path, capsys):
-    """Runs a script in an empty folder: its exit status, stdout and stderr."""
+    """Runs a script (render.py) or module (rf_jax.evaluate) in an empty folder.
+
+    Returns its exit status, stdout and stderr.
+    """
     monkeypatch.chdir(tmp_path)
 
-    def run(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         try:
-            runpy.run_path(str(Path(__file__).parents[1] / script), run_name="__main__")
+            if name.endswith(".py"):
+                runpy.run_path(str(Path(__file__).parents[1] / name), run_name="__main__")
+            else:
+                runpy.run_module(name, run_name="__main__")
             status = 0
         except SystemExit as error:
             status = error.code

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +12,13 @@ from rf_jax.images.files import load_png
 from rf_jax.images.lpips import Perceptual
 from rf_jax.weights.checkpoint import save_checkpoint
 
+ROOMS = Path(__file__).parent / "data" / "rooms"
+
 
 @pytest.fixture
 def weights(config, variables, tmp_path):
     save_checkpoint(tmp_path / "weights", variables, config.to_dict())
     return tmp_path / "weights"
-
-
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr("sys.argv", ["evaluate", *map(str, arguments)])
-    evaluate.main()
-    return capsys.readouterr().out
 
 
 def test_perfect_and_noisy_images(lpips_weights):
@@ -38,16 +35,15 @@ def test_perfect_and_noisy_images(lpips_weights):
     assert worse["ssim"] < 1 and worse["lpips"] > 0 and worse["hdr_flip"] > 0.01
 
 
-def test_command_prints_a_table_and_writes_files(
-    weights, data, lpips_weights, tmp_path, monkeypatch, capsys
-):
-    shutil.copytree(data, tmp_path / "data", ignore=lambda _, names: sorted(names)[2:])
-    out = run(
-        monkeypatch, capsys, "--checkpoint", weights, "--data", tmp_path / "data",
-        "--lpips_weights", lpips_weights, "--output_dir", tmp_path / "out",
+def test_command_prints_a_table_and_writes_files(command, weights, lpips_weights, tmp_path):
+    shutil.copytree(ROOMS, tmp_path / "data", ignore=lambda _, names: sorted(names)[2:])
+    status, out, _ = command(
+        "rf_jax.evaluate", "--checkpoint", weights, "--data", "data",
+        "--lpips_weights", lpips_weights, "--output_dir", "out",
     )  # fmt: skip
+    assert status == 0 and out.endswith("-> out/evaluation.json, sheet.png, worst.png\n")
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert [row["scene"] for row in result["scenes"]] == ["scene_0", "scene_1"]
+    assert [row["scene"] for row in result["scenes"]] == ["scene_00000000", "scene_00000001"]
     for metric in evaluate.METRICS:
         values = [row[metric] for row in result["scenes"]]
         np.testing.assert_allclose(result["mean"][metric], np.mean(values))
@@ -67,13 +63,11 @@ def test_summaries():
     assert summary["worst"]["psnr"] == 4.5  # of the scenes 0 to 9
 
 
-def test_lpips_is_reported_as_unavailable(weights, data, tmp_path, monkeypatch, capsys):
+def test_lpips_is_reported_as_unavailable(command, weights, monkeypatch):
     def offline(*_):
         raise OSError("offline")
 
     monkeypatch.setattr("rf_jax.images.lpips.hf_hub_download", offline)
-    out = run(
-        monkeypatch, capsys, "--checkpoint", weights, "--data", data, "--max_scenes", 1,
-        "--output_dir", tmp_path / "out",
-    )  # fmt: skip
-    assert out.startswith("LPIPS unavailable: ") and "n/a" in out
+    arguments = ("--checkpoint", weights, "--data", ROOMS, "--max_scenes", 1)
+    status, out, _ = command("rf_jax.evaluate", *arguments)
+    assert status == 0 and out.startswith("LPIPS unavailable: ") and "n/a" in out

@@ -7,7 +7,7 @@ import pytest
 
 from rf_jax import Renderer, load_scene
 from rf_jax.evaluate import evaluate
-from rf_jax.images.comparison import clipped_psnr
+from rf_jax.images.metrics import psnr
 from rf_jax.rendering.renderer import BUNDLED_WEIGHTS
 from rf_jax.scene import find_scene_files
 from rf_jax.scene.ground_truth import load_ground_truth
@@ -25,7 +25,7 @@ def renderer():
 
 
 def test_held_out_scenes(renderer):
-    rows, _ = evaluate(renderer, HELD_OUT, None)
+    rows = evaluate(renderer, HELD_OUT, None).rows
     assert len(rows) == 4
     mean = np.mean([row["psnr"] for row in rows])
     assert mean == pytest.approx(HELD_OUT_PSNR, abs=TOLERANCE)
@@ -33,6 +33,6 @@ def test_held_out_scenes(renderer):
 
 def test_cornell_box(renderer):
     (path,) = find_scene_files("cornell_box")
-    image = renderer.render(load_scene(path), 64)[0]
-    psnr = clipped_psnr(image, load_ground_truth(path, [0]))
-    assert psnr == pytest.approx(CORNELL_BOX_PSNR, abs=TOLERANCE)
+    image = renderer.render(load_scene(path), 64)[0, 0]
+    decibels = float(psnr(image, load_ground_truth(path, [0])[0]))
+    assert decibels == pytest.approx(CORNELL_BOX_PSNR, abs=TOLERANCE)

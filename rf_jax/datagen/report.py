@@ -153,8 +153,7 @@ def contact_sheet(thumbnails: list[np.ndarray]) -> np.ndarray:
 def _save_histograms(path: Path, values: Statistics) -> None:
     columns = 4
     rows = -(-len(values) // columns)
-    missing = "histograms need matplotlib: pip install 'rf_jax[datagen]'"
-    figure = new_figure(missing, 3 * columns, 2.2 * rows)
+    figure = new_figure(3 * columns, 2.2 * rows)
     for axes, (name, data) in zip(
         figure.subplots(rows, columns).flat, values.items(), strict=False
     ):

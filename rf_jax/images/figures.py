@@ -1,18 +1,18 @@
-"""Matplotlib figures, where it is installed, without a window or any state of its own."""
+"""Matplotlib figures without a window and without pyplot's global state."""
 
 from typing import Any
 
 from rf_jax.errors import InputError
 
 
-def new_figure(missing: str, width: float, height: float) -> Any:
-    """An empty `matplotlib.figure.Figure`; the size is in inches.
+def new_figure(width: float, height: float) -> Any:
+    """An empty `matplotlib.figure.Figure` of this size in inches.
 
     Raises:
-      InputError: with the message `missing`, when matplotlib is not installed.
+      InputError: matplotlib, an optional dependency, is not installed.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise InputError(missing) from None
+        raise InputError("figures need matplotlib: pip install -e '.[plot]'") from None
     return Figure(figsize=(width, height), layout="constrained")

@@ -1,11 +1,10 @@
 """Image and video files: EXR for linear radiance, PNG and MP4 for display values."""
 
 import contextlib
-import itertools
 import os
 import shlex
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
 
-# The bt709 matrix, and its tag: players assume others for untagged files, and colours shift.
+# The bt709 matrix and its tag: players assume another matrix for untagged files, and colours shift.
 _VIDEO_OPTIONS = shlex.split(
     "-c:v libx264 -crf 10 -pix_fmt yuv420p -vf scale=out_color_matrix=bt709 "
     "-colorspace bt709 -movflags +faststart"
@@ -25,18 +24,18 @@ _VIDEO_OPTIONS = shlex.split(
 
 
 def save_exr(path: str | os.PathLike, image: NDArray[np.float32], half: bool = False) -> None:
-    """Writes a linear image [H, W, 3] (RGB) or [H, W, 4] (RGBA) as float32, without loss.
+    """Writes a linear image [H, W, 3] (RGB) or [H, W, 4] (RGBA), as float32 without loss.
 
     Args:
-      half: rounds to float16, a third to a half of the bytes.
+      half: rounds to float16, which takes a third to a half of the bytes.
 
     Raises:
-      InputError: another shape or dtype, values that are not finite (or beyond float16, where that
-        is written), or an unwritable path.
+      InputError: another shape or dtype, values that are not finite (or, with `half`, too large for
+        float16), or an unwritable path.
     """
     image = _checked(path, image, np.float32, (3, 4))
     if half:
-        with np.errstate(over="ignore"):  # to inf, which is refused
+        with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused below
             image = image.astype(np.float16)
     if bad := np.count_nonzero(~np.isfinite(image)):
         kind = image.dtype.name
@@ -54,7 +53,10 @@ def save_exr(path: str | os.PathLike, image: NDArray[np.float32], half: bool = F
 
 
 def load_exr(path: str | os.PathLike) -> NDArray[np.float32]:
-    """Reads the R, G, B (and A, if there) channels of an EXR: [H, W, 3 or 4] float32, linear.
+    """Reads the channels R, G, B and, where there is one, A of an EXR.
+
+    Returns:
+      [H, W, 3 or 4] linear float32.
 
     Raises:
       InputError: a missing or damaged file, or one without R, G and B.
@@ -97,53 +99,82 @@ def load_png(path: str | os.PathLike) -> NDArray[np.uint8]:
     return _checked(path, image, np.uint8, (3, 4))
 
 
-def save_video(path: str | os.PathLike, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
-    """Writes frames, uint8 [H, W, 3] of one size, as an H.264 MP4 that common players show.
+class VideoWriter:
+    """Writes an H.264 MP4 that common players show, one frame at a time.
 
-    Frames are taken one at a time. H.264 wants even sizes: an odd last row or column is doubled.
+    A context manager: the file appears, complete, when the block is left, and not at all when the
+    block raises an error. H.264 wants even sizes: an odd last row or column is doubled.
+
+        with VideoWriter("turning.mp4", fps=24) as video:
+            for frame in frames:
+                video.add(frame)
 
     Raises:
-      InputError: no frames, frames of another shape or dtype, or an unwritable path.
+      InputError: a frame of another shape or dtype, no frames at all, or an unwritable path.
     """
-    frames = _even_frames(path, frames)
-    first = next(frames, None)
-    if first is None:
-        raise InputError(f"{path}: a video needs at least one frame, found none")
-    height, width, _ = first.shape
+
+    def __init__(self, path: str | os.PathLike, fps: float):
+        """Writes nothing yet: the encoder starts with the first frame, which decides the size."""
+        self._path, self._fps = path, fps
+        self._shape: tuple[int, ...] = ()
+        self._frames, self._discarded = 0, False
+        self._encoder: Generator[None, NDArray[np.uint8] | None, None] | None = None
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        """Appends a frame, uint8 [H, W, 3]; after `discard` it is ignored."""
+        if self._discarded:
+            return
+        frame = _checked(f"{self._path}: frame {self._frames}", frame, np.uint8, (3,))
+        self._shape = self._shape or frame.shape
+        if frame.shape != self._shape:
+            raise InputError(
+                f"{self._path}: frame {self._frames}: expected the first frame's shape "
+                f"{self._shape}, found {frame.shape}; give every frame one size"
+            )
+        height, width, _ = frame.shape
+        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if self._encoder is None:
+            self._encoder = _encoder(self._path, self._fps, *frame.shape[:2])
+            next(self._encoder)
+        self._encoder.send(frame)
+        self._frames += 1
+
+    def discard(self) -> None:
+        """Gives the video up: no file appears."""
+        self._discarded = True
+        if self._encoder is not None:
+            self._encoder.close()
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.discard()
+        if self._discarded:
+            return
+        if self._encoder is None:
+            raise InputError(f"{self._path}: a video needs at least one frame, found none")
+        with contextlib.suppress(StopIteration):
+            self._encoder.send(None)
+
+
+def _encoder(
+    path: str | os.PathLike, fps: float, height: int, width: int
+) -> Generator[None, NDArray[np.uint8] | None, None]:
+    """Runs ffmpeg on the frames that it is sent; None completes the file, `close` gives it up."""
     source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps} -i -".split()
     with atomic_path(path) as temporary:
         output = [*_VIDEO_OPTIONS, "-f", "mp4", str(temporary)]
         command = [get_ffmpeg_exe(), "-y", "-v", "error", *source, *output]
-        _pipe(command, itertools.chain([first], frames))
-
-
-def _even_frames(
-    path: str | os.PathLike, frames: Iterable[NDArray[np.uint8]]
-) -> Iterator[NDArray[np.uint8]]:
-    """Checked frames, [H, W, 3] with H and W even."""
-    shape = None
-    for index, frame in enumerate(frames):
-        frame = _checked(f"{path}: frame {index}", frame, np.uint8, (3,))
-        shape = shape or frame.shape
-        if frame.shape != shape:
-            raise InputError(
-                f"{path}: frame {index}: expected the first frame's shape {shape}, "
-                f"found {frame.shape}; give every frame one size"
-            )
-        odd_rows, odd_columns = shape[0] % 2, shape[1] % 2
-        yield np.pad(frame, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
-
-
-def _pipe(command: list[str], frames: Iterable[NDArray[np.uint8]]) -> None:
-    """Runs a command with the frames' bytes as its input; OSError when it fails."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        # A command that ends early breaks the pipe; its own message says why.
-        with contextlib.suppress(BrokenPipeError), process.stdin:
-            for frame in frames:
-                process.stdin.write(frame.tobytes())
-        messages = process.stderr.read().decode(errors="replace").strip().splitlines()
-    if process.returncode:
-        raise OSError(f"ffmpeg: {messages[-1] if messages else process.returncode}")
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            # An encoder that ends early breaks the pipe; its own message says why.
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                while (frame := (yield)) is not None:
+                    process.stdin.write(frame.tobytes())
+            messages = process.stderr.read().decode(errors="replace").strip().splitlines()
+        if process.returncode:
+            raise OSError(f"ffmpeg: {messages[-1] if messages else process.returncode}")
 
 
 def _checked(

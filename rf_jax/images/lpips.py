@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018) with VGG-16 through lpips-j, from local weights or the hub's cache."""
+"""LPIPS (Zhang et al. 2018) with VGG-16 through lpips-j, with weights from a folder or the hub."""
 
 import logging
 from pathlib import Path
@@ -20,9 +20,9 @@ FILES = ("vgg16_weights.h5", "lpips_lin.h5")
 
 
 class _Vgg(vgg.VGG):
-    """The feature extractor of lpips-j, reading its weights where it is told.
+    """The feature extractor of lpips-j, with its weights read from `weights_file`.
 
-    Convolutions run in `dtype`, features come out in float32.
+    Convolutions run in `dtype`; features come out in float32 or wider.
     """
 
     weights_file: str = ""
@@ -53,23 +53,26 @@ class _Lpips(lpips.LPIPS):
 
 
 def find_lpips_weights(folder: str | None) -> Path:
-    """The folder that holds both files: the one given, or the hub's (cached or downloaded).
+    """The folder that holds both of `FILES`.
+
+    Args:
+      folder: a local folder; None takes the hub's files, from its cache or by download.
 
     Raises:
-      InputError: says how to provide them.
+      InputError: files are missing; the message says how to provide them.
     """
     if folder is not None:
         missing = [name for name in FILES if not (Path(folder) / name).is_file()]
         if missing:
             raise InputError(f"lpips_weights: {folder} lacks {' and '.join(missing)}; {_ADVICE}")
         return Path(folder)
-    # The hub's own warnings repeat what the error below says.
+    # The hub warns about what the error below says.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         files = [Path(hf_hub_download(HUB_ID, name)) for name in FILES]
         return files[0].parent
-    except Exception as error:  # of the hub, the network or the file system, in many types
-        raise InputError(f"lpips_weights: {HUB_ID} cannot be had here; {_ADVICE}") from error
+    except Exception as error:  # the hub, the network and the file system raise many types
+        raise InputError(f"lpips_weights: cannot download {HUB_ID} here; {_ADVICE}") from error
 
 
 _ADVICE = (
@@ -79,14 +82,23 @@ _ADVICE = (
 
 
 class Perceptual:
-    """LPIPS with its weights.
+    """The LPIPS metric and its weights.
 
     Attributes:
-      params: a pytree, to be given to `distance` as an argument of the compiled function.
+      params: the weights, a pytree. They are an argument of `distance` so that a compiled program
+        takes them as an input instead of containing them.
     """
 
     def __init__(self, folder: str | None, dtype: str = "float32"):
-        """Reads the weights; see `find_lpips_weights`. dtype: of the convolutions."""
+        """Reads the weights.
+
+        Args:
+          folder: see `find_lpips_weights`.
+          dtype: the type that convolutions compute in.
+
+        Raises:
+          InputError: missing or damaged files.
+        """
         found = find_lpips_weights(folder)
         self._module = _Lpips(folder=str(found), dtype=dtype)
         image = jnp.zeros((1, 16, 16, 3))
@@ -100,12 +112,12 @@ class Perceptual:
             ) from error
 
     def distance(self, params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-        """LPIPS [n] of images a, b [n, H, W, 3] in [0, 1], sides of at least 16."""
+        """LPIPS [n] between images a and b, [n, H, W, 3] in [0, 1] with H and W at least 16."""
         return self._module.apply(params, 2 * a - 1, 2 * b - 1).reshape(-1)
 
 
 def _read_params(folder: Path) -> dict[str, Any]:
-    """What `_Lpips.init` gives, without running the network."""
+    """The variables that `_Lpips.init` would return, read without running the network."""
     with h5py.File(folder / FILES[0], "r") as file:
         names = [name for name in file if name.startswith("conv")]
         layers = {n: {"kernel": file[n]["weight"][:], "bias": file[n]["bias"][:]} for n in names}

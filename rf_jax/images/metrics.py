@@ -1,29 +1,34 @@
-"""Image metrics, on what the published training logs compare."""
+"""Image metrics, as the published training logs report them."""
 
 import dm_pix
 import jax
 import jax.numpy as jnp
 
-from rf_jax.images.radiance import display, linear_radiance
 
-
-def psnr(log_image: jax.Array, log_target: jax.Array) -> jax.Array:
-    """Decibels [...] of linear radiance clipped to [0, 1].
-
-    Args:
-      log_image, log_target: log10(1 + radiance) [..., H, W, 3].
-    """
-    images = (jnp.clip(linear_radiance(x), 0, 1) for x in (log_image, log_target))
-    return _per_image(dm_pix.psnr, *images)
-
-
-def ssim(log_image: jax.Array, log_target: jax.Array) -> jax.Array:
-    """Structural similarity [...] of the display values clamp(log2(1 + radiance)).
+@jax.jit
+def psnr(image: jax.Array, target: jax.Array) -> jax.Array:
+    """Peak signal-to-noise ratio in decibels, of radiance clipped to [0, 1].
 
     Args:
-      log_image, log_target: log10(1 + radiance) [..., H, W, 3], sides of at least 11.
+      image, target: linear radiance [..., H, W, 3].
+
+    Returns:
+      One value [...] per image; inf for images that are equal after clipping.
     """
-    return _per_image(dm_pix.ssim, display(log_image), display(log_target))
+    return _per_image(dm_pix.psnr, *(jnp.clip(x, 0, 1) for x in (image, target)))
+
+
+@jax.jit
+def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Structural similarity (Wang et al. 2004), windows of 11 pixels.
+
+    Args:
+      a, b: display values in [0, 1], [..., H, W, 3] with H and W at least 11.
+
+    Returns:
+      One value [...] per pair of images.
+    """
+    return _per_image(dm_pix.ssim, a, b)
 
 
 def _per_image(metric, a, b):

@@ -1,7 +1,7 @@
-"""Radiance in the units that the network, the losses and the metrics compare.
+"""Radiance in the units that the network, the losses and the metrics use.
 
-The network reads and writes log10(1 + radiance). Every function takes NumPy or JAX arrays and keeps
-their kind.
+The network reads emission and writes images as log10(1 + radiance). The functions here are the
+only ones that encode and decode it. They take NumPy or JAX arrays and return the same kind.
 """
 
 import math
@@ -17,7 +17,7 @@ LOG10_2 = math.log10(2)
 
 
 def log_radiance(radiance: ArrayLike) -> ArrayLike:
-    """log10(1 + radiance), of any shape."""
+    """log10(1 + radiance) of linear radiance of any shape, at least 0."""
     return _namespace(radiance).log1p(radiance) / LN_10
 
 
@@ -27,7 +27,11 @@ def linear_radiance(log_radiance: ArrayLike) -> ArrayLike:
 
 
 def display(log_radiance: ArrayLike) -> ArrayLike:
-    """clamp(log2(1 + radiance), 0, 1) of log10(1 + radiance): the proxy tone map of training."""
+    """Display values clamp(log2(1 + radiance), 0, 1): the tone mapping that LPIPS and SSIM see.
+
+    Args:
+      log_radiance: log10(1 + radiance) of any shape.
+    """
     return _namespace(log_radiance).clip(log_radiance / LOG10_2, 0.0, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Display transforms: linear radiance to values a screen shows."""
+"""Display transforms: from linear radiance to the values that a screen shows."""
 
 import functools
 
@@ -13,18 +13,18 @@ TONE_MAPPERS = ("none", *_OCIO_VIEWS)
 
 
 def tone_map(hdr: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """Maps linear radiance to display values by one of `TONE_MAPPERS`.
+    """Maps linear radiance to display values.
 
     Args:
-      hdr: [H, W, 3] linear radiance, not changed.
-      name: `none` clips and leaves values linear, as the published renderer does; the others are
-        Blender's view transforms, and their output is sRGB encoded.
+      hdr: [H, W, 3] linear radiance; it is not modified.
+      name: one of `TONE_MAPPERS`. `none` clips and leaves values linear, as the published renderer
+        does; the others are Blender's view transforms, whose output is sRGB encoded.
 
     Returns:
       [H, W, 3] float32 in [0, 1].
 
     Raises:
-      InputError: unknown name, another shape, or values that are not finite.
+      InputError: an unknown name, another shape, or values that are not finite.
     """
     if name not in TONE_MAPPERS:
         raise InputError(
@@ -41,7 +41,7 @@ def tone_map(hdr: NDArray[np.float32], name: str) -> NDArray[np.float32]:
 
 
 def to_uint8(display: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Rounds display values in [0, 1] (clipped to it), of any shape, to 0..255."""
+    """Clips display values of any shape to [0, 1] and rounds them to 0..255."""
     return np.rint(np.clip(display, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 

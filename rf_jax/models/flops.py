@@ -3,8 +3,21 @@
 Counts what must be done for the valid tokens: no padding, no element-wise work.
 """
 
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
 from rf_jax.models.config import WINDOW_SIZE, RenderFormerConfig, TransformerConfig
+from rf_jax.precision import matmul_precision
 from rf_jax.structs import NUM_CHANNELS
+
+MIN_SECONDS = 0.01
+"""Least duration of a measurement of the product rate: a shorter one would time its launch."""
+
+REPETITIONS = 5
+"""Measurements of the product rate, of which the fastest counts."""
 
 
 def view_independent_flops(config: RenderFormerConfig, num_triangles: int) -> float:
@@ -66,3 +79,47 @@ def _decoder_flops(config: RenderFormerConfig, rays: int) -> float:
     total += 18 * 64 * rays * features * (features // 2)
     total += 64 * rays * (18 * (features // 2) * 32 + 2 * 32 * config.image_channels)
     return total
+
+
+def measure_product_rate(config: RenderFormerConfig, tokens: int, dtype: Any) -> float:
+    """FLOP/s of the first stage's largest products, [S, w] x [w, f] and back, on one device.
+
+    The fastest of `REPETITIONS` measurements on random data. Each runs as many products within one
+    compiled program as take `MIN_SECONDS`.
+
+    Args:
+      config: the network, with width w and feed-forward width f.
+      tokens: S.
+      dtype: the type of the operands.
+    """
+    width, ffn = config.latent_dim, config.dim_feedforward
+    rngs = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(rngs[0], (tokens, width), dtype)
+    # Orthogonal weights keep the values in range, however often they multiply.
+    weights = jax.nn.initializers.orthogonal()(rngs[1], (width, ffn)).astype(dtype)
+    pairs = 1
+    _seconds(x, weights, pairs)  # compiles
+    while (seconds := _seconds(x, weights, pairs)) < MIN_SECONDS:
+        pairs *= 2
+    seconds = min(seconds, *(_seconds(x, weights, pairs) for _ in range(REPETITIONS - 1)))
+    return pairs * 4 * tokens * width * ffn / seconds
+
+
+def _seconds(x, weights, pairs) -> float:
+    start = time.perf_counter()
+    _products(x, weights, pairs).block_until_ready()
+    return time.perf_counter() - start
+
+
+@jax.jit
+def _products(x, weights, pairs):
+    """Multiplies x [S, w] by weights [w, f] and their transpose, `pairs` times.
+
+    Each product needs the one before, so that the compiler cannot take any out of the loop.
+    """
+    precision = matmul_precision(x.dtype)
+
+    def multiply(_, x):
+        return jnp.dot(jnp.dot(x, weights, precision=precision), weights.T, precision=precision)
+
+    return jax.lax.fori_loop(0, pairs, multiply, x)

@@ -1,6 +1,7 @@
 """Scene files in, image files out: what `render.py` does."""
 
 import collections
+import contextlib
 import dataclasses
 import os
 import re
@@ -13,14 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from rf_jax.errors import InputError, prefix_errors
-from rf_jax.images.comparison import clipped_psnr, comparison_image
-from rf_jax.images.files import load_png, save_exr, save_png, save_video
+from rf_jax.images.comparison import comparison_image
+from rf_jax.images.files import VideoWriter, save_exr, save_png
+from rf_jax.images.metrics import psnr
 from rf_jax.images.tone_map import to_uint8, tone_map
-from rf_jax.rendering.preprocess import batched
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import find_scene_files, load_scene, save_h5
 from rf_jax.scene.ground_truth import load_ground_truth
-from rf_jax.structs import Scene
 
 DEFAULT_RESOLUTION = 256
 
@@ -30,7 +30,7 @@ class RenderOptions:
     """What to render of each scene, and what to write."""
 
     output_dir: Path
-    resolution: int | None = None  # None: of the first frame's ground truth, else 256
+    resolution: int | None = None  # None: that of the first frame's ground truth, else 256
     views: str | None = None  # such as "0,2-4"; None: all
     batch_size: int = 1
     tone_mapper: str = "none"
@@ -41,11 +41,13 @@ class RenderOptions:
 
 @dataclasses.dataclass
 class RenderSummary:
-    """What was done, and the seconds it took by phase; by job what ground truth says.
+    """What was done, how long it took, and how far the images are from ground truth.
 
     Attributes:
-      psnr: decibels of each view that was compared.
-      uncompared: the side of ground truth of another resolution.
+      triangles, views: how many were rendered, over all scenes.
+      psnr: by the name of a job, the decibels of each view that was compared.
+      uncompared: by the name of a job, the side of ground truth of another resolution.
+      seconds: wall time by phase.
     """
 
     triangles: int = 0
@@ -59,8 +61,15 @@ class RenderSummary:
         seconds = ", ".join(f"{phase} {self.seconds[phase]:.2f} s" for phase in phases)
         return f"{self.triangles:,} triangles, {self.views} views: {seconds}"
 
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Adds the wall time of the block to a phase."""
+        start = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - start
+
     def comparison_lines(self) -> list[str]:
-        """PSNR against ground truth, a line a job, and which had to go without."""
+        """One line per job with its PSNR, and one that names the jobs that were not compared."""
         lines = [
             f"{name}: PSNR {np.mean(values):.2f} dB against ground truth ({len(values)} views)"
             for name, values in self.psnr.items()
@@ -74,31 +83,31 @@ class RenderSummary:
 
 
 class Picture(NamedTuple):
-    """A view on disk, and what its ground truth says, if it has one."""
+    """A rendered view as it is shown, uint8 [H, W, 3], and what its ground truth says."""
 
-    png: Path
-    comparison: Path | None = None
+    image: np.ndarray
+    comparison: np.ndarray | None = None
     psnr: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """The scenes that one argument names: a file, or the files of an animation."""
+    """The scene files that one argument names: a single one, or the frames of an animation."""
 
     name: str
     files: tuple[Path, ...]
 
     @property
     def frame_names(self) -> list[str]:
-        """What the images of each file are called."""
+        """The name that the images of each file begin with."""
         return [self.name] if len(self.files) == 1 else [file.stem for file in self.files]
 
 
 def find_jobs(arguments: list[str]) -> list[Job]:
-    """Resolves paths, and names of bundled scenes, to jobs whose images and videos are distinct.
+    """Resolves paths and names of bundled scenes to jobs that write distinct files.
 
     Raises:
-      InputError: no such file, folder or bundled scene; two scenes of the same name.
+      InputError: no such file, folder or bundled scene, or two scenes of the same name.
     """
     jobs = [_find_job(argument) for argument in arguments]
     for names in (
@@ -125,10 +134,10 @@ def _find_job(argument: str) -> Job:
 def render_jobs(renderer: Renderer, jobs: list[Job], options: RenderOptions) -> RenderSummary:
     """Renders all scenes of all jobs and writes their images.
 
-    Per view `NAME_view_0.exr` (linear float32) and `.png` (tone mapped, 8 bit), and with ground
-    truth of that resolution `NAME_view_0_comparison.png`; NAME is the job's, or the file's in an
-    animation. An animation, and with `save_video` any job, gives `NAME.mp4`, and
-    `NAME_comparison.mp4` if all its frames have ground truth.
+    Each view gives `NAME_view_0.exr` (linear float32) and `NAME_view_0.png` (tone mapped, 8 bit),
+    and with ground truth of the same resolution `NAME_view_0_comparison.png`. NAME is the job's, or
+    the file's in an animation. An animation, and with `save_video` any job, gives `NAME.mp4`, and
+    `NAME_comparison.mp4` if all its views have ground truth.
 
     Raises:
       InputError: bad scenes, resolutions or views, or an output folder that cannot be written.
@@ -143,18 +152,17 @@ def render_jobs(renderer: Renderer, jobs: list[Job], options: RenderOptions) -> 
     with tqdm(unit="view", disable=None, leave=False) as progress:
         for job in jobs:
             pictures = _render_job(renderer, job, options, summary, progress)
-            if decibels := [picture.psnr for picture in pictures if picture.psnr is not None]:
-                summary.psnr[job.name] = decibels
             if options.save_video or len(job.files) > 1:
-                start = time.perf_counter()
-                _write_videos(options, job.name, pictures)
-                summary.seconds["writing"] += time.perf_counter() - start
+                pictures = _with_videos(pictures, job.name, options, summary)
+            decibels = [picture.psnr for picture in pictures]
+            if compared := [value for value in decibels if value is not None]:
+                summary.psnr[job.name] = compared
     summary.seconds += renderer.seconds - started
     return summary
 
 
 def check_output_folder(folder: Path) -> None:
-    """Makes the folder; one that cannot be written is an InputError before any work is done."""
+    """Makes the folder; InputError, before any work is done, if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -170,16 +178,16 @@ def _check_sources_stay(jobs: list[Job], folder: Path) -> None:
                 raise InputError(f"{file}: --save_h5 would replace it; choose another --output_dir")
 
 
-def _render_job(renderer, job, options, summary, progress) -> list[Picture]:
-    pictures, resolution = [], options.resolution
+def _render_job(renderer, job, options, summary, progress) -> Iterator[Picture]:
+    """Renders the views of a job one after another, and writes the files of each."""
+    resolution = options.resolution
     for index, (file, name) in enumerate(zip(job.files, job.frame_names, strict=True)):
-        start = time.perf_counter()
-        scene = load_scene(file)
-        with prefix_errors(str(file)):
-            views = select_views(options.views, len(scene.fov_degrees))
-        truth = load_ground_truth(file, views)
-        summary.seconds["loading"] += time.perf_counter() - start
-        # The first frame's decides for all: a video has one size
+        with summary.timed("loading"):
+            scene = load_scene(file)
+            with prefix_errors(str(file)):
+                views = select_views(options.views, len(scene.fov_degrees))
+            truth = load_ground_truth(file, views)
+        # The first file decides for all of them, because a video has one size.
         resolution = resolution or (DEFAULT_RESOLUTION if truth is None else truth.shape[1])
         if truth is not None and truth.shape[1] != resolution:
             summary.uncompared[job.name], truth = truth.shape[1], None
@@ -187,32 +195,28 @@ def _render_job(renderer, job, options, summary, progress) -> list[Picture]:
         progress.total = progress.n + (len(job.files) - index) * len(views)
         progress.set_postfix_str(name)
         with prefix_errors(str(file)):
-            images = render_scene(renderer, scene, views, resolution, options)
+            encoding = renderer.encode_scene(scene)
+            cameras = scene.camera_to_world[views], scene.fov_degrees[views]
+            images = renderer.render_views(encoding, *cameras, resolution, options.batch_size)
             for view, image, expected in zip(views, images, truths, strict=True):
-                start = time.perf_counter()
-                pictures.append(_write_view(options, f"{name}_view_{view}", image, expected))
-                summary.seconds["writing"] += time.perf_counter() - start
+                with summary.timed("writing"):
+                    picture = _write_view(options, f"{name}_view_{view}", image[0], expected)
                 progress.update()
+                yield picture
         if options.save_h5:
             save_h5(scene, options.output_dir / f"{name}.h5")
         summary.triangles += len(scene.triangles)
         summary.views += len(views)
-    return pictures
-
-
-def render_scene(
-    renderer: Renderer, scene: Scene, views: list[int], resolution: int, options: RenderOptions
-) -> Iterator[np.ndarray]:
-    """Linear images [H, W, C] of the chosen views of a scene that is not batched."""
-    encoding = renderer.encode_scene(scene)
-    scene = batched(scene)
-    cameras = scene.camera_to_world[:, views], scene.fov_degrees[:, views]
-    for image in renderer.render_views(encoding, *cameras, resolution, options.batch_size):
-        yield image[0]
 
 
 def select_views(text: str | None, count: int) -> list[int]:
-    """Parses "0,2-4" into distinct view indices below `count`; None selects all."""
+    """Parses a list such as "0,2-4" into distinct view indices below `count`.
+
+    None selects all views.
+
+    Raises:
+      InputError: another form of list, or an index out of range.
+    """
     if text is None:
         return list(range(count))
     views = []
@@ -233,22 +237,35 @@ def _write_view(
     options: RenderOptions, name: str, image: np.ndarray, truth: np.ndarray | None
 ) -> Picture:
     """Writes the files of one view, linear [H, H, C], with its ground truth [H, H, 3]."""
-    png = options.output_dir / f"{name}.png"
-    save_exr(png.with_suffix(".exr"), image)
+    folder = options.output_dir
+    save_exr(folder / f"{name}.exr", image)
     image = image[..., :3]
     display = tone_map(image, options.tone_mapper)
-    save_png(png, to_uint8(display))
+    shown = to_uint8(display)
+    save_png(folder / f"{name}.png", shown)
     if truth is None:
-        return Picture(png)
-    comparison = options.output_dir / f"{name}_comparison.png"
-    save_png(comparison, comparison_image(display, tone_map(truth, options.tone_mapper)))
-    return Picture(png, comparison, clipped_psnr(image, truth))
+        return Picture(shown)
+    comparison = comparison_image(display, tone_map(truth, options.tone_mapper))
+    save_png(folder / f"{name}_comparison.png", comparison)
+    return Picture(shown, comparison, float(psnr(image, truth)))
 
 
-def _write_videos(options: RenderOptions, name: str, pictures: list[Picture]) -> None:
-    frames = {name: [picture.png for picture in pictures]}
-    comparisons = [picture.comparison for picture in pictures]
-    if None not in comparisons:
-        frames[f"{name}_comparison"] = comparisons
-    for video, files in frames.items():
-        save_video(options.output_dir / f"{video}.mp4", map(load_png, files), options.fps)
+def _with_videos(
+    pictures: Iterator[Picture], name: str, options: RenderOptions, summary: RenderSummary
+) -> Iterator[Picture]:
+    """Passes the pictures on, and encodes the videos of a job on the way."""
+    paths = (options.output_dir / f"{name}{suffix}.mp4" for suffix in ("", "_comparison"))
+    with contextlib.ExitStack() as videos:
+        images, comparisons = (
+            videos.enter_context(VideoWriter(path, options.fps)) for path in paths
+        )
+        for picture in pictures:
+            with summary.timed("writing"):
+                images.add(picture.image)
+                if picture.comparison is None:
+                    comparisons.discard()
+                else:
+                    comparisons.add(picture.comparison)
+            yield picture
+        with summary.timed("writing"):
+            videos.close()

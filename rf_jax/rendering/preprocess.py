@@ -1,4 +1,4 @@
-"""From a scene in physical units to the network's input: the only place that log-encodes."""
+"""From a scene in physical units to the network's input."""
 
 import numpy as np
 
@@ -10,20 +10,23 @@ from rf_jax.scene import validate_scene
 from rf_jax.structs import EMISSION, Scene, SceneTokens, constant_texture
 
 BUCKETS_PER_OCTAVE = 16
-SMALLEST_BUCKET = 64
+"""Padded lengths between one power of two and the next."""
+
+BUCKET_MULTIPLE = 64
+"""Every padded length is a multiple of this."""
 
 
 def bucket_length(length: int) -> int:
-    """The padded sequence length: 16 sizes an octave, so that few programs serve all scenes.
+    """The padded sequence length: 16 lengths per octave, so that few programs serve all scenes.
 
-    Padding adds 3% on average and 1/16 at most (beyond 1,024 tokens).
+    Beyond 1,024 tokens padding adds 2% on average and less than 1/16 always.
     """
-    step = max(2 ** (length.bit_length() - 1) // BUCKETS_PER_OCTAVE, SMALLEST_BUCKET)
+    step = max(2 ** (length.bit_length() - 1) // BUCKETS_PER_OCTAVE, BUCKET_MULTIPLE)
     return -(-length // step) * step
 
 
 def batched(scene: Scene) -> Scene:
-    """The scene with NumPy arrays, a leading B axis and a mask."""
+    """The scene with NumPy arrays, a leading batch axis and a mask."""
     arrays = {name: np.asarray(getattr(scene, name)) for name in _FIELDS}
     if arrays["triangles"].ndim == 3:
         arrays = {name: array[None] for name, array in arrays.items()}
@@ -36,20 +39,21 @@ def batched(scene: Scene) -> Scene:
 def prepare_scene(
     scene: Scene, config: RenderFormerConfig, num_padded: int | None = None
 ) -> SceneTokens:
-    """Validates, compacts, pads and encodes a scene; its arrays are left alone.
+    """Validates, compacts, pads and encodes a scene; its arrays are not modified.
 
-    Valid triangles come first, so that a length is the whole mask. They keep their order, or follow
-    a Hilbert curve where an attention function of the network wants neighbours near to each other.
-    Patches that hold one value become that value. Emission e becomes log10(1 + e) unless the
-    network is LDR.
+    Valid triangles are moved to the front, so that their number replaces the mask. They keep their
+    order, or follow a Hilbert curve if an attention function of the network wants neighbours close
+    to each other. Texture patches that hold a single value become that value. Emission e becomes
+    log10(1 + e) unless the network is LDR.
 
     Args:
       scene: batched or not.
       config: the network that will read it.
-      num_padded: N, at least the number of valid triangles; None takes the next bucket.
+      num_padded: N, at least the number of valid triangles; None chooses the smallest N for which
+        R + N is a `bucket_length`.
 
     Returns:
-      NumPy arrays; without `num_padded` R + N is a `bucket_length`.
+      Tokens of NumPy arrays.
 
     Raises:
       InputError: a bad field, or patches of a size that the network does not read.
@@ -82,7 +86,7 @@ _FIELDS = ("triangles", "vertex_normals", "texture", "camera_to_world", "fov_deg
 def _token_order(
     triangles: np.ndarray, counts: np.ndarray, config: RenderFormerConfig
 ) -> np.ndarray | slice:
-    """Order of the valid triangles [M, 3, 3] of all scenes, each scene's own: an index of them."""
+    """Indices that sort the valid triangles [M, 3, 3] within their scenes, or a slice of them all."""
     stages = config.view_independent, config.view_dependent
     if not any(stage.attention.token_order for stage in stages):
         return slice(None)
@@ -92,7 +96,7 @@ def _token_order(
 
 
 def _encoded_texture(texture: np.ndarray, config: RenderFormerConfig) -> np.ndarray:
-    """[M, 13] where that says all, else [M, 13, T, T]; a float32 copy, emission encoded."""
+    """A float32 copy with encoded emission: [M, 13] if patches are constant, else [M, 13, T, T]."""
     size = config.texture_encode_patch_size
     if texture.ndim == 4:
         value = texture[..., 0, 0] if size == 1 else constant_texture(texture)

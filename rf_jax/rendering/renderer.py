@@ -1,4 +1,4 @@
-"""The renderer: compiled stages, one program a shape bucket, and the only log-decode."""
+"""The renderer: the network's two stages, compiled once per shape, from scenes to linear images."""
 
 import collections
 import functools
@@ -15,15 +15,15 @@ from rf_jax.compilation import enable_compilation_cache
 from rf_jax.errors import InputError
 from rf_jax.images.radiance import linear_radiance
 from rf_jax.models import RenderFormer, RenderFormerConfig
-from rf_jax.rendering.preprocess import batched, prepare_scene
+from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.structs import Scene, SceneEncoding
 from rf_jax.weights.pretrained import load_pretrained, with_attention
 
 PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
-"""Compute types of matrix products; all else is float32 in each of them."""
+"""The compute type of matrix products by the precision's name; everything else is float32."""
 
 BUNDLED_WEIGHTS = Path(__file__).parents[1] / "assets" / "models" / "rooms"
-"""A small network for the world of `configs/data_rooms.py`; its card is beside it."""
+"""A small network for the scenes of `configs/data_rooms.py`; README.md beside it describes it."""
 
 
 class Renderer:
@@ -31,7 +31,7 @@ class Renderer:
 
     Attributes:
       config: the network's configuration.
-      seconds: wall time spent so far, by phase: "compile", "view-independent", "view-dependent".
+      seconds: wall time spent so far by phase: "compile", "view-independent", "view-dependent".
       program_bytes: memory that the latest program of each stage needs, weights included.
       approximates_exact_weights: whether the weights were trained with exact attention and the
         chosen attention is not exact.
@@ -47,14 +47,14 @@ class Renderer:
         """Puts a network on the default device.
 
         Args:
-          variables: of `load_pretrained`, or of `RenderFormer.init`.
-          config: their configuration.
-          precision: "fp32" (strict), "bf16" or "fp16".
+          variables: what `load_pretrained` or `RenderFormer.init` returned.
+          config: the configuration that the variables belong to.
+          precision: a key of `PRECISIONS`; "fp32" multiplies in full float32.
           attention: the name of an attention function for both stages, or "first,second"; None
             takes those that the configuration names.
 
         Raises:
-          InputError: unknown names, or an attention that these weights cannot go with.
+          InputError: unknown names, or an attention that does not go with these weights.
         """
         if precision not in PRECISIONS:
             raise InputError(
@@ -79,22 +79,22 @@ class Renderer:
     ) -> "Renderer":
         """A renderer with the weights at `path` (see `load_pretrained`).
 
-        Turns JAX's persistent compilation cache on, in ~/.cache/rf_jax, unless a folder is set.
+        Also turns on JAX's persistent compilation cache (see `enable_compilation_cache`).
 
         Raises:
-          InputError: weights that cannot be read, unknown names.
+          InputError: weights that cannot be read, or unknown names.
         """
         enable_compilation_cache()
         network = load_pretrained(path)
         return cls(network.variables, network.config, precision, attention)
 
     def render(self, scene: Scene, resolution: int = 512, batch_size: int = 1) -> np.ndarray:
-        """Renders all views.
+        """Renders all views of a scene.
 
         Args:
-          scene: batched or not; left as it is.
+          scene: batched or not; it is not modified.
           resolution: image side in pixels.
-          batch_size: views rendered at once; more fill a large GPU better and need more memory.
+          batch_size: views rendered at once; more use a large GPU better and need more memory.
 
         Returns:
           [B, V, H, W, C] linear radiance, float32; B = 1 for a scene that is not batched.
@@ -104,12 +104,11 @@ class Renderer:
         """
         self.check_resolution(resolution)
         encoding = self.encode_scene(scene)
-        scene = batched(scene)
         cameras = scene.camera_to_world, scene.fov_degrees
         return np.stack(list(self.render_views(encoding, *cameras, resolution, batch_size)), axis=1)
 
     def check_resolution(self, resolution: int) -> None:
-        """Raises an InputError for a resolution that the network cannot render."""
+        """Raises InputError for a resolution that the network cannot render."""
         multiple = self.config.resolution_multiple
         if resolution < multiple or resolution % multiple:
             raise InputError(
@@ -118,7 +117,14 @@ class Renderer:
             )
 
     def encode_scene(self, scene: Scene) -> SceneEncoding:
-        """Runs the view-independent stage once for all views of B scenes."""
+        """Runs the view-independent stage, which serves all views.
+
+        Args:
+          scene: batched or not; one that is not becomes a batch of B = 1.
+
+        Raises:
+          InputError: a bad scene.
+        """
         tokens = jax.device_put(prepare_scene(scene, self.config))
 
         def encode(variables, tokens):
@@ -134,52 +140,50 @@ class Renderer:
         resolution: int,
         batch_size: int = 1,
     ) -> Iterator[np.ndarray]:
-        """Images of encoded scenes, view by view.
+        """Renders encoded scenes view by view.
 
         Args:
-          encoding: of B scenes.
-          camera_to_world: [B, V, 4, 4].
-          fov_degrees: [B, V].
-          resolution, batch_size: as of `render`.
+          encoding: B scenes, as `encode_scene` returns them.
+          camera_to_world: [(B,) V, 4, 4]; the batch axis may be left out for B = 1.
+          fov_degrees: [(B,) V].
+          resolution, batch_size: see `render`.
 
         Yields:
           [B, H, W, C] linear radiance of the next view.
+
+        Raises:
+          InputError: a resolution that the network cannot render, or a result that is not finite.
         """
         self.check_resolution(resolution)
-
-        def render(variables, encoding, camera_to_world, fov_degrees, *, resolution):
-            image, _ = self._model.apply(
-                variables,
-                encoding,
-                camera_to_world,
-                fov_degrees,
-                resolution,
-                method=RenderFormer.render_view,
-            )
-            return image if self.config.use_ldr else linear_radiance(image)
-
+        scenes = len(encoding.num_triangles)
+        camera_to_world = np.asarray(camera_to_world, np.float32).reshape(scenes, -1, 4, 4)
+        fov_degrees = np.asarray(fov_degrees, np.float32).reshape(scenes, -1)
         views = fov_degrees.shape[1]
         batch_size = min(batch_size, views)
         for start in range(0, views, batch_size):
-            # The last batch repeats its last view, so that one program serves all.
+            # The last batch repeats its last view, so that one program serves all batches.
             chosen = np.minimum(np.arange(start, start + batch_size), views - 1)
-            cameras = (camera_to_world[:, chosen], fov_degrees[:, chosen])
-            cameras = jax.device_put([np.asarray(a, np.float32) for a in cameras])
-            image = self._run(
-                "view-dependent",
-                render,
-                self._variables,
-                encoding,
-                *cameras,
-                resolution=resolution,
-            )
+            cameras = jax.device_put((camera_to_world[:, chosen], fov_degrees[:, chosen]))
+            arguments = (self._variables, encoding, *cameras)
+            image = self._run("view-dependent", self._render, *arguments, resolution=resolution)
             image = np.asarray(image)
             self._check_finite(image)
             for i in range(min(batch_size, views - start)):
                 yield image[:, i]
 
+    def _render(self, variables, encoding, camera_to_world, fov_degrees, *, resolution):
+        image, _ = self._model.apply(
+            variables,
+            encoding,
+            camera_to_world,
+            fov_degrees,
+            resolution,
+            method=RenderFormer.render_view,
+        )
+        return image if self.config.use_ldr else linear_radiance(image)
+
     def _run(self, stage, function, *args, **static):
-        """Calls a function compiled for these shapes, and counts the seconds."""
+        """Calls a function, compiled once per combination of shapes, and counts the seconds."""
         leaves, structure = jax.tree.flatten(args)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         program = (stage, structure, shapes, *static.values())
@@ -218,7 +222,7 @@ def _memory_bytes(compiled: jax.stages.Compiled) -> int:
 
 
 def _cast_variables(variables: dict[str, Any], dtype: jnp.dtype) -> dict[str, Any]:
-    """Kernels in the compute type, the rest (norms, tokens, biases, frequencies) in float32."""
+    """Casts kernels to the compute type; norms, tokens, biases and frequencies to float32."""
 
     def cast(path, leaf):
         return leaf.astype(dtype if path[-1].key == "kernel" else np.float32)

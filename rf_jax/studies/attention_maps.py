@@ -127,8 +127,7 @@ def format_table(name: str, maps: np.ndarray, lights: np.ndarray) -> str:
 def plot(maps: dict[str, np.ndarray], path: Path) -> None:
     """Draws all maps of all networks."""
     columns = max(network.shape[0] * network.shape[1] for network in maps.values())
-    missing = "the plot needs matplotlib: pip install 'rf_jax[plot]'"
-    figure = new_figure(missing, 1.6 * columns, 1.9 * len(maps))
+    figure = new_figure(1.6 * columns, 1.9 * len(maps))
     grid = figure.subplots(len(maps), columns, squeeze=False)
     for axis in grid.flat:
         axis.set_axis_off()

@@ -1,6 +1,6 @@
 """Running time against triangle count: stages and attention functions side by side.
 
-Every time stands beside the device's own rate of matrix products, measured in the same run.
+Every rate stands beside the device's own rate of matrix products, measured in the same run.
 
     python -m rf_jax.studies.benchmark                                       # the published counts
     python -m rf_jax.studies.benchmark --attention auto performer --plot times.png
@@ -14,12 +14,10 @@ import dataclasses
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -28,26 +26,40 @@ from rf_jax.errors import run_command_line
 from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 from rf_jax.models import VARIANTS, RenderFormerConfig
-from rf_jax.models.flops import context_flops, view_flops, view_independent_flops
-from rf_jax.precision import matmul_precision
-from rf_jax.rendering.preprocess import batched
+from rf_jax.models.flops import (
+    context_flops,
+    measure_product_rate,
+    view_flops,
+    view_independent_flops,
+)
 from rf_jax.rendering.renderer import PRECISIONS, Renderer
 from rf_jax.scene import load_scene
 from rf_jax.structs import EMISSION, NUM_CHANNELS, Scene
 from rf_jax.weights.random_weights import random_variables
 
 PUBLISHED_TRIANGLES = (1161, 4894, 21082, 28362, 65535)
-"""The counts of the Performer course project's timing table."""
+"""Triangle counts in the timing table of the Performer course project."""
 
 CPU_TERAFLOP = 6.0
-"""What one pass may cost on a CPU; larger cases are left out, and said to be."""
+"""Largest cost of the first stage on a CPU; larger cases are left out, and the table says so."""
 
 STAGES = ("view-independent", "view-dependent")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table; seconds are medians, `spread` is (max - min) / median."""
+    """One line of the table: a stage, or both, with one attention function on one scene.
+
+    Attributes:
+      triangles: in the scene.
+      attention: of the first stage.
+      stage: one of `STAGES`, or "total".
+      seconds: the median over the repeats.
+      spread: (max - min) / median of the seconds.
+      tflops_per_second: the operations that the stage needs, over the seconds.
+      fraction_of_product_rate: the same rate over that of matrix products.
+      memory_gib: what the stage's program needs, weights included.
+    """
 
     triangles: int
     attention: str
@@ -65,12 +77,12 @@ def parse_args() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--variant", choices=VARIANTS, default="v1_base")
-    add("--triangles", type=int, nargs="+", help="counts of random scenes")
+    add("--triangles", type=int, nargs="+", help="triangle counts of random scenes")
     add("--scene", help="a scene file to use instead of random triangles")
     add("--resolution", type=int, default=256)
     add("--precision", choices=PRECISIONS, default="fp32")
     add("--attention", nargs="+", default=["auto", "performer"], help=", ".join(ATTENTIONS))
-    add("--layers", type=int, help="layers a stage, instead of the variant's")
+    add("--layers", type=int, help="layers per stage, instead of the variant's")
     add("--repeats", type=int, default=5)
     add("--csv", type=Path, help="also write the table here")
     add("--plot", type=Path, help="also plot seconds against triangles here (PNG)")
@@ -85,7 +97,7 @@ def main() -> None:
     config = VARIANTS[args.variant]
     if args.layers is not None:
         config = with_layers(config, args.layers)
-    # JAX takes one cache a process; a fresh one makes the first compilation cold.
+    # A fresh cache makes the first compilation cold.
     with tempfile.TemporaryDirectory() as cache:
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -98,7 +110,7 @@ def main() -> None:
 
 
 def compare(config: RenderFormerConfig, args: argparse.Namespace) -> list[Row]:
-    """All attention functions on all scenes; what is left out is printed with the reason."""
+    """Times all attention functions on all scenes; prints what is left out, and why."""
     if args.scene:
         scenes = [load_scene(args.scene)]
     else:
@@ -121,16 +133,19 @@ def compare(config: RenderFormerConfig, args: argparse.Namespace) -> list[Row]:
 def benchmark(
     variables: dict, config: RenderFormerConfig, scene: Scene, args: argparse.Namespace
 ) -> list[Row]:
-    """Times one scene and prints its rows; compilation is timed apart."""
-    scene = batched(scene)
-    count = scene.triangles.shape[1]
-    cameras = scene.camera_to_world[:, :1], scene.fov_degrees[:, :1]
+    """Times one view of one scene and prints its rows; compilation is timed apart."""
+    count = len(scene.triangles)
+
+    def render(renderer):
+        encoding = renderer.encode_scene(scene)
+        cameras = scene.camera_to_world[:1], scene.fov_degrees[:1]
+        list(renderer.render_views(encoding, *cameras, args.resolution))
+
     compile_times = []
-    for _ in range(2):  # the second time from the persistent cache
+    for _ in range(2):  # the second program comes from the persistent cache
         jax.clear_caches()
         renderer = Renderer(variables, config, args.precision)
-        encoding = renderer.encode_scene(scene)
-        list(renderer.render_views(encoding, *cameras, args.resolution))
+        render(renderer)
         compile_times.append(renderer.seconds["compile"])
     samples = {stage: [] for stage in (*STAGES, "total")}
     rates = []
@@ -139,8 +154,7 @@ def benchmark(
     for _ in tqdm(range(args.repeats), desc=f"{count:,} triangles", disable=None, leave=False):
         rates.append(measure_product_rate(config, tokens, dtype))
         before = renderer.seconds.copy()
-        renderer.encode_scene(scene)
-        list(renderer.render_views(encoding, *cameras, args.resolution))
+        render(renderer)
         spent = [renderer.seconds[stage] - before[stage] for stage in STAGES]
         for stage, seconds in zip(samples, (*spent, sum(spent)), strict=True):
             samples[stage].append(seconds)
@@ -161,7 +175,7 @@ def benchmark(
 
 
 def with_layers(config: RenderFormerConfig, layers: int) -> RenderFormerConfig:
-    """The configuration with that many layers a stage; the decoder taps the last ones."""
+    """The configuration with that many layers per stage; the decoder reads the last four."""
     taps = tuple(max(layers - 4 + i, 0) for i in range(4)) if config.use_dpt_decoder else None
     return dataclasses.replace(
         config, num_layers=layers, view_transformer_n_layers=layers, dpt_out_layers=taps
@@ -169,7 +183,7 @@ def with_layers(config: RenderFormerConfig, layers: int) -> RenderFormerConfig:
 
 
 def random_scene(num_triangles: int) -> Scene:
-    """Small random triangles in the unit cube with constant materials, seen from outside."""
+    """Small random triangles with constant materials in the unit cube, seen from outside."""
     rng = np.random.default_rng(0)
     centers = rng.uniform(-0.5, 0.5, (num_triangles, 1, 3))
     triangles = centers + rng.normal(0, 0.02, (num_triangles, 3, 3))
@@ -185,16 +199,6 @@ def random_scene(num_triangles: int) -> Scene:
     return Scene(triangles, normals, texture, None, cameras, np.array([45.0], np.float32))
 
 
-def measure_product_rate(config: RenderFormerConfig, tokens: int, dtype: jnp.dtype) -> float:
-    """FLOP/s of the first stage's largest matrix product, [S, w] x [w, f], on random data."""
-    rng = np.random.default_rng(0)
-    width, ffn = config.latent_dim, config.dim_feedforward
-    a = jnp.asarray(rng.normal(size=(tokens, width)), dtype)
-    b = jnp.asarray(rng.normal(size=(width, ffn)), dtype)
-    product = jax.jit(lambda a, b: jnp.dot(a, b, precision=matmul_precision(dtype)))
-    return 2 * tokens * width * ffn / statistics.median(_times(lambda: product(a, b), 9))
-
-
 def save_csv(path: Path, rows: Sequence[Row]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -203,8 +207,8 @@ def save_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def save_plot(path: Path, rows: Sequence[Row]) -> None:
-    """Seconds of each stage against triangles, a line for each attention function."""
-    figure = new_figure("--plot needs matplotlib: pip install -e '.[plot]'", 11, 4.2)
+    """Plots the seconds of each stage against triangles, one line per attention function."""
+    figure = new_figure(11, 4.2)
     for axis, stage in zip(figure.subplots(1, 2, sharex=True), STAGES, strict=True):
         for name in dict.fromkeys(row.attention for row in rows):
             line = [r for r in rows if (r.attention, r.stage) == (name, stage)]
@@ -217,16 +221,16 @@ def save_plot(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _view_attention(name: str) -> str:
-    """Approximate attention stands in the view-independent stage alone, where it matters."""
+    """The second stage's attention: approximate functions replace only the first stage's."""
     return name if get_attention(name).exact else "auto"
 
 
 def _too_large(config: RenderFormerConfig, scene: Scene, name: str) -> str | None:
-    """Why a CPU is spared this case; None on other devices."""
+    """The reason to leave this case out on a CPU; None to time it."""
     if jax.default_backend() != "cpu":
         return None
     if name == "flash":
-        return "flash is interpreted on a CPU; its times would mean nothing"
+        return "flash is interpreted on a CPU, so its times would mean nothing"
     teraflop = view_independent_flops(config, len(scene.triangles)) / 1e12
     if teraflop <= CPU_TERAFLOP:
         return None
@@ -256,16 +260,6 @@ def _print_rows(rows: list[Row], product_rate: float, cold: float, cached: float
             f"{row.fraction_of_product_rate:>13.1%}{row.memory_gib:>12.2f}",
             flush=True,
         )
-
-
-def _times(function: Callable[[], jax.Array], repeats: int) -> list[float]:
-    function().block_until_ready()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function().block_until_ready()
-        times.append(time.perf_counter() - start)
-    return times
 
 
 def _device_line(args: argparse.Namespace) -> str:

@@ -18,14 +18,14 @@ from rf_jax.images.figures import new_figure
 METRICS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 
 Curve = np.ndarray
-"""[n, 3]: step, seconds of training until then, value."""
+"""[n, 3]: the step, the seconds of training until then, and the value."""
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workdirs", type=Path, nargs="+", help="of train.py")
+    parser.add_argument("workdirs", type=Path, nargs="+", help="training directories of train.py")
     parser.add_argument("--output", type=Path, default=Path("output/curves.png"))
     return parser.parse_args()
 
@@ -39,7 +39,9 @@ def main() -> None:
 
 
 def read_curves(workdir: Path) -> dict[str, Curve]:
-    """Validation curves of a run by metric; time in which it did not run is left out.
+    """Reads the validation curves of a run, by metric.
+
+    Time between the runs of a training that was interrupted does not count.
 
     Raises:
       InputError: the folder has no validation figures, or tensorboard is not installed.
@@ -47,7 +49,7 @@ def read_curves(workdir: Path) -> dict[str, Curve]:
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
-        raise InputError("reading runs needs tensorboard: pip install 'rf_jax[plot]'") from error
+        raise InputError("reading runs needs tensorboard: pip install -e '.[plot]'") from error
     folder = workdir / "tensorboard"
     if not folder.is_dir():
         raise InputError(f"{workdir}: no validation figures; expected a workdir of train.py")
@@ -69,7 +71,7 @@ def read_curves(workdir: Path) -> dict[str, Curve]:
 
 
 def _seconds(events, steps: np.ndarray) -> np.ndarray:
-    """Seconds of training until each step, from the speeds that were logged on the way."""
+    """Seconds of training until each step, from the speeds logged up to there."""
     speed = events.Scalars("speed/steps_per_second")
     logged = np.array([0, *(s.step for s in speed)])
     seconds = np.cumsum([0, *np.diff(logged) / [s.value for s in speed]])
@@ -77,7 +79,7 @@ def _seconds(events, steps: np.ndarray) -> np.ndarray:
 
 
 def format_table(runs: dict[str, dict[str, Curve]]) -> str:
-    """A row a run, at the last step that all of them have."""
+    """One row per run, at the last step that all runs have validated."""
     step = min(curves["psnr"][-1, 0] for curves in runs.values())
     lines = [f"{'run':<28}{'step':>8}{'seconds':>9}{'PSNR':>8}{'SSIM':>9}{'LPIPS':>9}"]
     for name, curves in runs.items():
@@ -92,10 +94,9 @@ def format_table(runs: dict[str, dict[str, Curve]]) -> str:
 
 
 def plot(runs: dict[str, dict[str, Curve]], path: Path) -> None:
-    """A row of plots a metric: against steps, and against seconds."""
+    """Draws two plots per metric, against steps and against seconds."""
     metrics = [metric for metric in METRICS if any(metric in curves for curves in runs.values())]
-    missing = "the plot needs matplotlib: pip install 'rf_jax[plot]'"
-    figure = new_figure(missing, 9, 3.2 * len(metrics))
+    figure = new_figure(9, 3.2 * len(metrics))
     grid = figure.subplots(len(metrics), 2, squeeze=False, sharey="row")
     for axes, metric in zip(grid, metrics, strict=True):
         for column, (axis, label) in enumerate(zip(axes, ("step", "seconds"), strict=True)):

@@ -1,9 +1,9 @@
-"""How many images a second the input pipeline delivers.
+"""How many images per second the input pipeline delivers.
 
     python -m rf_jax.studies.input_rate --data data/tiny --resolution 128 --workers 1 2
     python -m rf_jax.studies.input_rate --data data/tiny --resolution 128 --workers 2 --grain
 
-The second also reads the same samples through grain (pip install grain).
+The second command also reads the same samples through grain (pip install grain).
 """
 
 import argparse
@@ -50,12 +50,12 @@ def main() -> None:
 
 
 def grain_stream(loader: SceneLoader, batch_size: int) -> Iterator:
-    """The same batches, read by grain's workers."""
+    """The same samples in batches, read by grain's workers."""
     import grain.python as grain
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["input_benchmark"])
+        flags.FLAGS(["input_rate"])
     dataset = grain.MapDataset.range(1_000_000).map(_Load(loader)).batch(batch_size)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     workers = grain.MultiprocessingOptions(num_workers=loader.config.data.workers)
@@ -64,7 +64,7 @@ def grain_stream(loader: SceneLoader, batch_size: int) -> Iterator:
 
 @dataclasses.dataclass(frozen=True)
 class _Load:
-    """A sample as the dictionary that grain batches."""
+    """Loads a sample as the dictionary that grain batches."""
 
     loader: SceneLoader
 
@@ -74,7 +74,7 @@ class _Load:
 
 
 def _report(name: str, workers: int, stream: Iterator, args: argparse.Namespace) -> None:
-    """Times batches after those that were read ahead while the workers started."""
+    """Times batches, after the first ones, which were read ahead while the workers started."""
     for _ in itertools.islice(stream, 4):
         pass
     start = time.perf_counter()

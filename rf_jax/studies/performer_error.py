@@ -1,8 +1,8 @@
-"""Error of the Performer's options against exact attention, over feature counts and norms.
+"""Error of the Performer against exact attention, by its options, feature counts and input norms.
 
     python -m rf_jax.studies.performer_error --output_dir docs
 
-writes `attention_study.csv` and `images/attention_study.png`, and prints the table.
+prints a table, and writes `attention_study.csv` and `images/attention_study.png`.
 """
 
 import argparse
@@ -26,18 +26,23 @@ from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 
 HEAD_DIM, NUM_QUERIES, NUM_KEYS, NUM_HEADS = 128, 256, 1024, 2
+"""Sizes of the random attention inputs."""
+
 SQUARED_NORMS = (0.5, 1.0, 2.0, 4.0, 11.3)
+"""Mean |x|^2 / sqrt(hd) of queries and keys."""
+
 FEATURES = (128, 256, 512, 1024, 2048)
+
 OPTIONS = {
     "plain": {},
     "hyperbolic": {"hyperbolic": True},
     "centred": {"center_keys": True},
     "centred + hyperbolic": {"center_keys": True, "hyperbolic": True},
 }
-DATA = {
-    "independent": 0.0,
-    "common key mean": 0.5,  # the share of the keys' squared norm that all keys have in common
-}
+"""Arguments of `PerformerOptions` by the name in the table."""
+
+DATA = {"independent": 0.0, "common key mean": 0.5}
+"""Share of the keys' squared norm that all keys have in common."""
 
 
 def main() -> None:
@@ -45,7 +50,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output_dir", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="draws that errors are medians of (default: 5)"
+    )
     args = parser.parse_args()
     rows = study(args.seeds)
     print_table(rows)
@@ -54,9 +61,9 @@ def main() -> None:
 
 
 def study(seeds: int) -> list[dict]:
-    """Median relative errors of the attention output, a row a case.
+    """Median relative errors of the attention output, one row per case.
 
-    "mean of values" is what ignoring the scores altogether gives.
+    The rows "mean of values" show the error of ignoring the attention scores altogether.
     """
     rows = []
     cases = list(itertools.product(DATA, SQUARED_NORMS))
@@ -79,7 +86,13 @@ def study(seeds: int) -> list[dict]:
 
 
 def random_heads(seed: int, squared_norm: float, common: float) -> list[jax.Array]:
-    """Gaussian q, k, v [1, tokens, nh, hd] with mean |q|^2 / sqrt(hd) = `squared_norm`."""
+    """Gaussian query, key and value [1, tokens, nh, hd].
+
+    Args:
+      seed: of the draw.
+      squared_norm: the mean of |query|^2 / sqrt(hd), and of the keys'.
+      common: the share of the keys' squared norm that all keys have in common.
+    """
     rng = np.random.default_rng(seed)
     scale = np.sqrt(squared_norm) * HEAD_DIM**-0.25
     query = scale * rng.normal(size=(1, NUM_QUERIES, NUM_HEADS, HEAD_DIM))
@@ -109,7 +122,7 @@ def _median(actual, exact) -> float:
 
 
 def print_table(rows: list[dict]) -> None:
-    """Prints Markdown: a line for each kind of data, norm and option, a column a feature count."""
+    """Prints Markdown: one line per kind of data, norm and option, one column per feature count."""
     print("| data | \\|x\\|^2 | options | " + " | ".join(f"r = {r}" for r in FEATURES) + " |")
     print("|---" * (3 + len(FEATURES)) + "|")
     for data, norm, name in itertools.product(DATA, SQUARED_NORMS, ("mean of values", *OPTIONS)):
@@ -130,7 +143,7 @@ def save_csv(path: Path, rows: list[dict]) -> None:
 
 
 def save_plot(path: Path, rows: list[dict]) -> None:
-    figure = new_figure("the plot needs matplotlib: pip install -e '.[plot]'", 14, 5.6)
+    figure = new_figure(14, 5.6)
     axes = figure.subplots(len(DATA), len(SQUARED_NORMS), sharex=True, sharey=True)
     for (data, norm), axis in zip(itertools.product(DATA, SQUARED_NORMS), axes.flat, strict=True):
         case = [row for row in rows if (row["data"], row["squared_norm"]) == (data, norm)]

@@ -1,6 +1,9 @@
-"""How far bf16 and fp16 are from fp32 on one scene.
+"""How far images in bf16 and fp16 are from those in fp32, on one scene.
 
-python -m rf_jax.studies.precision [SCENE] [--checkpoint C | --variant NAME] [--resolution N]
+    python -m rf_jax.studies.precision                                          # random weights
+    python -m rf_jax.studies.precision blue_room --checkpoint rf_jax/assets/models/rooms
+
+prints one line per precision.
 """
 
 import argparse
@@ -8,7 +11,8 @@ import argparse
 import numpy as np
 
 from rf_jax.errors import run_command_line
-from rf_jax.images.comparison import clipped_psnr
+from rf_jax.images.metrics import psnr
+from rf_jax.images.radiance import log_radiance
 from rf_jax.models import VARIANTS
 from rf_jax.rendering.files import find_jobs
 from rf_jax.rendering.renderer import PRECISIONS, Renderer
@@ -21,13 +25,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("scene", nargs="?", default="cornell_box")
+    parser.add_argument(
+        "scene",
+        nargs="?",
+        default="cornell_box",
+        help="file or bundled scene (cornell_box)",
+    )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", help="weights to use (see render.py)")
     weights.add_argument(
         "--variant", choices=VARIANTS, default="v1_base", help="random weights (default: v1_base)"
     )
-    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--resolution", type=int, default=128, help="default: 128")
     args = parser.parse_args()
     scene = load_scene(find_jobs([args.scene])[0].files[0])
     variables, config = _network(args)
@@ -37,15 +46,20 @@ def main() -> None:
     }
     print("precision  relative error of log10(1 + radiance)  PSNR of clipped radiance, dB")
     for name, image in images.items():
-        error, psnr = compare(image, images["fp32"])
-        print(f"{name:<11}{error:>36.2e}{psnr:>31.1f}")
+        error, decibels = compare(image, images["fp32"])
+        print(f"{name:<11}{error:>36.2e}{decibels:>31.1f}")
 
 
 def compare(image: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """Relative L2 error in log space, and PSNR in dB of radiance clipped to [0, 1]."""
-    log_image, log_reference = (np.log10(1 + np.float64(x)) for x in (image, reference))
+    """Distance of images from a reference, linear radiance [B, V, H, W, 3].
+
+    Returns:
+      The relative L2 error of log10(1 + radiance), and the mean over the views of the PSNR in
+      decibels of radiance clipped to [0, 1].
+    """
+    log_image, log_reference = (log_radiance(np.float64(x)) for x in (image, reference))
     error = np.linalg.norm(log_image - log_reference) / np.linalg.norm(log_reference)
-    return error, clipped_psnr(image, reference)
+    return float(error), float(psnr(image, reference).mean())
 
 
 def _network(args):

@@ -23,6 +23,7 @@ from rf_jax.errors import InputError, prefix_errors
 from rf_jax.files import atomic_path
 from rf_jax.images.lpips import Perceptual
 from rf_jax.models import RenderFormer, init_variables
+from rf_jax.models.flops import measure_product_rate
 from rf_jax.structs import Batch
 from rf_jax.training.checkpoints import TrainCheckpoints
 from rf_jax.training.config import TrainingConfig, save_or_compare
@@ -45,7 +46,7 @@ from rf_jax.training.steps import (
     make_model,
     make_train_step,
 )
-from rf_jax.training.watcher import Watcher, git_revision, measure_product_rate
+from rf_jax.training.watcher import Watcher, git_revision
 from rf_jax.weights.warm_start import warm_start, warm_start_leniently
 
 STEPS_IN_FLIGHT = 2
@@ -133,8 +134,9 @@ class Run:
 
     def _watcher(self) -> Watcher:
         config = self.config
-        rate = self.mesh.size * measure_product_rate(config, COMPUTE_TYPES[config.precision])
-        return Watcher(self.workdir, config, int(self.state.step), rate)
+        tokens = config.data.max_triangles + config.model.num_register_tokens
+        rate = measure_product_rate(config.model, tokens, COMPUTE_TYPES[config.precision])
+        return Watcher(self.workdir, config, int(self.state.step), self.mesh.size * rate)
 
     def _stream(self, loader: SceneLoader, start: int, stop: int) -> BatchStream:
         shard = jax.process_index(), jax.process_count()

@@ -10,7 +10,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from rf_jax.images.metrics import psnr, ssim
-from rf_jax.images.radiance import display, log_radiance
+from rf_jax.images.radiance import display, linear_radiance, log_radiance
 from rf_jax.models import RenderFormer
 from rf_jax.structs import Batch
 from rf_jax.training.config import TrainingConfig
@@ -151,7 +151,7 @@ def make_loss_fn(config: TrainingConfig, model: RenderFormer, perceptual: Distan
         radiance = batch.images.astype(prediction.dtype)
         distance = _bind(perceptual, perceptual_params)
         loss, terms = training_loss(prediction, radiance, distance, config.lpips_weight)
-        decibels = psnr(jax.lax.stop_gradient(prediction), log_radiance(radiance)).mean()
+        decibels = psnr(linear_radiance(jax.lax.stop_gradient(prediction)), radiance).mean()
         return loss, terms | {"loss": loss, "psnr": decibels}
 
     return loss_fn
@@ -257,14 +257,16 @@ def make_eval_step(config: TrainingConfig, model: RenderFormer, perceptual: Dist
 
     def eval_step(variables, batch: Batch, perceptual_params):
         prediction = predict(model, variables, batch, config.data.resolution)
-        target = log_radiance(batch.images.astype(prediction.dtype))
+        radiance = batch.images.astype(prediction.dtype)
+        target = log_radiance(radiance)
+        shown = display(prediction), display(target)
         values = {
             "l1": jnp.abs(prediction - target).mean((2, 3, 4)),
-            "psnr": psnr(prediction, target),
-            "ssim": ssim(prediction, target),
+            "psnr": psnr(linear_radiance(prediction), radiance),
+            "ssim": ssim(*shown),
         }
         if perceptual is not None:
-            flat = (display(x).reshape(-1, *x.shape[2:]) for x in (prediction, target))
+            flat = (x.reshape(-1, *x.shape[2:]) for x in shown)
             distances = perceptual(perceptual_params, *flat)
             values["lpips"] = distances.reshape(values["l1"].shape)
         sums = {name: (value.mean(1) * batch.weight).sum() for name, value in values.items()}

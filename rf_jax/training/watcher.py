@@ -14,7 +14,6 @@ from tqdm import tqdm
 from rf_jax.images.radiance import linear_radiance
 from rf_jax.images.tone_map import to_uint8, tone_map
 from rf_jax.models.flops import context_flops, view_flops, view_independent_flops
-from rf_jax.precision import matmul_precision
 from rf_jax.training.config import TrainingConfig
 
 BACKWARD_FACTOR = 3
@@ -124,28 +123,6 @@ def step_flops(config: TrainingConfig, triangles: float) -> float:
     scene = view_independent_flops(model, count) + context_flops(model, count)
     views = config.data.views * view_flops(model, count, side)
     return BACKWARD_FACTOR * config.batch_size * (scene + views)
-
-
-def measure_product_rate(config: TrainingConfig, dtype: jnp.dtype) -> float:
-    """FLOP/s of the first stage's largest matrix product, on one device."""
-    tokens = config.data.max_triangles + config.model.num_register_tokens
-    width, ffn = config.model.latent_dim, config.model.dim_feedforward
-    a, b = jnp.ones((tokens, width), dtype), jnp.ones((width, ffn), dtype)
-    repeats = 8
-
-    @jax.jit
-    def products(a, b):
-        def product(total, _):
-            out = jnp.dot(a + total, b, precision=matmul_precision(dtype))
-            return out.mean().astype(dtype), None
-
-        return jax.lax.scan(product, jnp.zeros((), dtype), length=repeats)[0]
-
-    products(a, b).block_until_ready()
-    start = time.perf_counter()
-    products(a, b).block_until_ready()
-    seconds = time.perf_counter() - start
-    return repeats * 2 * tokens * width * ffn / seconds
 
 
 def git_revision() -> str:

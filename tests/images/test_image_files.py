@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
 from rf_jax.images import files as image_files
-from rf_jax.images.files import load_exr, load_png, save_exr, save_png, save_video
+from rf_jax.images.files import VideoWriter, load_exr, load_png, save_exr, save_png
 
 
 def _shapes(*channels):
@@ -21,6 +21,12 @@ def _shapes(*channels):
 
 def _gray_frames(count, height, width):
     return (np.full((height, width, 3), 40 * i, np.uint8) for i in range(count))
+
+
+def _save_video(path, frames, fps=24):
+    with VideoWriter(path, fps) as video:
+        for frame in frames:
+            video.add(frame)
 
 
 def _save_any_exr(path, **channels):
@@ -163,7 +169,7 @@ def test_missing_files(tmp_path, load):
     [
         (save_exr, np.float32),
         (save_png, np.uint8),
-        (lambda path, image: save_video(path, [image], 24), np.uint8),
+        (lambda path, image: _save_video(path, [image]), np.uint8),
     ],
 )
 def test_refuses_other_shapes(tmp_path, save, dtype, shape):
@@ -228,7 +234,7 @@ def test_png_of_another_kind(tmp_path):
 @pytest.mark.parametrize(("height", "width"), [(16, 32), (15, 31), (1, 1)])
 def test_video_has_every_frame_at_even_size(tmp_path, height, width):
     path = tmp_path / "v.mp4"
-    save_video(path, _gray_frames(5, height, width), 12)
+    _save_video(path, _gray_frames(5, height, width), 12)
     video = iio.imread(path, plugin="FFMPEG")
     even_size = (height + height % 2, width + width % 2)
     assert video.shape == (5, *even_size, 3)
@@ -240,7 +246,7 @@ def test_video_has_every_frame_at_even_size(tmp_path, height, width):
 
 def test_video_keeps_colours_and_is_playable(tmp_path):
     colour = np.array([220, 60, 30])
-    save_video(tmp_path / "v.mp4", [np.full((32, 32, 3), colour, np.uint8)] * 3, 24)
+    _save_video(tmp_path / "v.mp4", [np.full((32, 32, 3), colour, np.uint8)] * 3)
     video = iio.imread(tmp_path / "v.mp4", plugin="FFMPEG")
     np.testing.assert_allclose(video.mean((0, 1, 2)), colour, atol=4)
     probe = subprocess.run(
@@ -256,21 +262,47 @@ def test_video_whose_frames_fail_leaves_nothing(tmp_path):
         raise RuntimeError("fault")
 
     with pytest.raises(RuntimeError, match="fault"):
-        save_video(tmp_path / "v.mp4", frames(), 24)
+        _save_video(tmp_path / "v.mp4", frames())
     assert os.listdir(tmp_path) == []
 
 
 def test_video_whose_encoder_fails_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match=r"v\.mp4: cannot be written \(ffmpeg: ") as error:
-        save_video(tmp_path / "v.mp4", _gray_frames(100, 64, 64), -1)
+        _save_video(tmp_path / "v.mp4", _gray_frames(100, 64, 64), -1)
     assert "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
 
 
 def test_video_refuses_no_frames_and_mixed_sizes(tmp_path):
     with pytest.raises(InputError, match="found none"):
-        save_video(tmp_path / "v.mp4", iter(()), 24)
+        _save_video(tmp_path / "v.mp4", iter(()))
     mixed = [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)]
     with pytest.raises(InputError, match="frame 1: expected the first frame's shape"):
-        save_video(tmp_path / "v.mp4", mixed, 24)
+        _save_video(tmp_path / "v.mp4", mixed)
+    assert os.listdir(tmp_path) == []
+
+
+def test_video_takes_frames_as_they_come_and_appears_at_the_end(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4", 24) as video:
+        assert os.listdir(tmp_path) == []
+        for frame in _gray_frames(3, 16, 16):
+            video.add(frame)
+        assert not (tmp_path / "v.mp4").exists()
+    assert os.listdir(tmp_path) == ["v.mp4"]
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_discarded_video_leaves_nothing(tmp_path, before):
+    with VideoWriter(tmp_path / "v.mp4", 24) as video:
+        for frame in _gray_frames(before, 16, 16):
+            video.add(frame)
+        video.discard()
+        video.add(np.zeros((8, 8, 3), np.uint8))
+    assert os.listdir(tmp_path) == []
+
+
+def test_video_does_not_take_errors_of_its_block_for_its_own(tmp_path):
+    with pytest.raises(OSError, match="elsewhere"), VideoWriter(tmp_path / "v.mp4", 24) as video:
+        video.add(np.zeros((16, 16, 3), np.uint8))
+        raise OSError("elsewhere")
     assert os.listdir(tmp_path) == []

@@ -11,8 +11,9 @@ import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from rf_jax.errors import InputError
-from rf_jax.images.comparison import clipped_psnr, comparison_image
+from rf_jax.images.comparison import comparison_image
 from rf_jax.images.files import load_exr, load_png, save_exr
+from rf_jax.images.metrics import psnr
 from rf_jax.rendering import files as render_files
 from rf_jax.rendering.files import find_jobs, select_views
 from rf_jax.scene import bundled_scene, save_h5
@@ -132,7 +133,7 @@ def test_a_bundled_scene_is_compared(command, tmp_path):
     assert status == 0
     image = load_exr(tmp_path / "out" / "cornell_box_view_0.exr")
     truth = load_ground_truth(bundled_scene("cornell_box"), [0])[0]
-    assert f"cornell_box: PSNR {clipped_psnr(image, truth):.2f} dB" in out
+    assert f"cornell_box: PSNR {psnr(image, truth):.2f} dB" in out
     comparison = load_png(tmp_path / "out" / "cornell_box_view_0_comparison.png")
     assert comparison.shape == (256, 768, 3)
     assert np.array_equal(comparison, comparison_image(np.clip(image, 0, 1), np.clip(truth, 0, 1)))

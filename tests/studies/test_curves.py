@@ -30,7 +30,7 @@ def test_runs_are_compared_at_the_last_step_of_all(tmp_path, monkeypatch, capsys
     write_run(tmp_path / "b", {20: 11.0})
     output = tmp_path / "curves.png"
     arguments = [tmp_path / "a", tmp_path / "b", "--output", output]
-    monkeypatch.setattr("sys.argv", ["compare_runs", *map(str, arguments)])
+    monkeypatch.setattr("sys.argv", ["curves", *map(str, arguments)])
     curves.main()
     _, a, b, _ = capsys.readouterr().out.splitlines()
     assert a.split() == ["a", "20", "10", "10.00", "0.1000", "n/a"]
