@@ -19,18 +19,17 @@ from rf_jax.rendering.renderer import BUNDLED_WEIGHTS, PRECISIONS, Renderer
 from rf_jax.scene import bundled_scene_names
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    bundled = ", ".join(bundled_scene_names())
     add(
         "scenes",
         nargs="*",
         metavar="SCENE",
         help="a .json or .h5 scene, a folder of .h5 or of .json frames, or a bundled scene "
-        f"({bundled}); default: cornell_box",
+        f"({', '.join(bundled_scene_names())}); default: cornell_box",
     )
     add(
         "--scene",
@@ -81,6 +80,11 @@ def parse_args() -> argparse.Namespace:
         help="also write the views of a single file as .mp4; animations always are",
     )
     add("--fps", type=float, default=24.0, help="frames per second of the video (default: 24)")
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser()
     args = parser.parse_args()
     if args.batch_size < 1:
         parser.error(f"--batch_size: expected at least 1, found {args.batch_size}")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flip_evaluator
-import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -144,8 +143,7 @@ def compare(
     shown = [display(log_radiance(jnp.asarray(x))) for x in (image, target)]
     row = {"psnr": float(psnr(image, target).mean()), "ssim": float(ssim(*shown).mean())}
     if perceptual is not None:
-        distance = jax.jit(perceptual.distance)
-        row["lpips"] = float(distance(perceptual.params, *shown).mean())
+        row["lpips"] = float(perceptual.distance(perceptual.params, *shown).mean())
     row["hdr_flip"] = statistics.mean(_flip(a, b) for a, b in zip(image, target, strict=True))
     return row
 

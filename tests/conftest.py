@@ -7,6 +7,7 @@ import runpy
 import shutil
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -79,7 +80,10 @@ def command(monkeypatch, tmp_path, capsys):
             if name.endswith(".py"):
                 runpy.run_path(str(Path(__file__).parents[1] / name), run_name="__main__")
             else:
-                runpy.run_module(name, run_name="__main__")
+                with warnings.catch_warnings():
+                    # Other tests have imported the module already, which does no harm here.
+                    warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
+                    runpy.run_module(name, run_name="__main__")
             status = 0
         except SystemExit as error:
             status = error.code

@@ -1,8 +1,6 @@
 """Evaluation: metrics of known images, and the command as a whole."""
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +8,18 @@ import pytest
 from rf_jax import evaluate
 from rf_jax.images.files import load_png
 from rf_jax.images.lpips import Perceptual
+from rf_jax.scene import save_h5
+from rf_jax.studies.benchmark import random_scene
 from rf_jax.weights.checkpoint import save_checkpoint
 
-ROOMS = Path(__file__).parent / "data" / "rooms"
+
+@pytest.fixture
+def data(tmp_path):
+    """Two scenes with one image of 16x16 pixels each."""
+    images = np.random.default_rng(0).uniform(0, 2, (2, 1, 16, 16, 4)).astype(np.float16)
+    for i in range(2):
+        save_h5(random_scene(6), tmp_path / "data" / f"scene_{i}.h5", images=images[i])
+    return tmp_path / "data"
 
 
 @pytest.fixture
@@ -35,15 +42,14 @@ def test_perfect_and_noisy_images(lpips_weights):
     assert worse["ssim"] < 1 and worse["lpips"] > 0 and worse["hdr_flip"] > 0.01
 
 
-def test_command_prints_a_table_and_writes_files(command, weights, lpips_weights, tmp_path):
-    shutil.copytree(ROOMS, tmp_path / "data", ignore=lambda _, names: sorted(names)[2:])
+def test_command_prints_a_table_and_writes_files(command, weights, data, lpips_weights, tmp_path):
     status, out, _ = command(
-        "rf_jax.evaluate", "--checkpoint", weights, "--data", "data",
+        "rf_jax.evaluate", "--checkpoint", weights, "--data", data,
         "--lpips_weights", lpips_weights, "--output_dir", "out",
     )  # fmt: skip
     assert status == 0 and out.endswith("-> out/evaluation.json, sheet.png, worst.png\n")
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert [row["scene"] for row in result["scenes"]] == ["scene_00000000", "scene_00000001"]
+    assert [row["scene"] for row in result["scenes"]] == ["scene_0", "scene_1"]
     for metric in evaluate.METRICS:
         values = [row[metric] for row in result["scenes"]]
         np.testing.assert_allclose(result["mean"][metric], np.mean(values))
@@ -63,11 +69,11 @@ def test_summaries():
     assert summary["worst"]["psnr"] == 4.5  # of the scenes 0 to 9
 
 
-def test_lpips_is_reported_as_unavailable(command, weights, monkeypatch):
+def test_lpips_is_reported_as_unavailable(command, weights, data, monkeypatch):
     def offline(*_):
         raise OSError("offline")
 
     monkeypatch.setattr("rf_jax.images.lpips.hf_hub_download", offline)
-    arguments = ("--checkpoint", weights, "--data", ROOMS, "--max_scenes", 1)
+    arguments = ("--checkpoint", weights, "--data", data, "--max_scenes", 1)
     status, out, _ = command("rf_jax.evaluate", *arguments)
     assert status == 0 and out.startswith("LPIPS unavailable: ") and "n/a" in out

@@ -33,7 +33,6 @@ ALL = (
 )
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("module", ALL)
 def test_help(command, module):
     status, out, _ = command(module, "--help")

@@ -1,5 +1,6 @@
 """LPIPS (Zhang et al. 2018) with VGG-16 through lpips-j, with weights from a folder or the hub."""
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ class Perceptual:
                 f"lpips_weights: {found}: damaged files ({error}); {_ADVICE}"
             ) from error
 
+    @functools.partial(jax.jit, static_argnums=0)
     def distance(self, params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
         """LPIPS [n] between images a and b, [n, H, W, 3] in [0, 1] with H and W at least 16."""
         return self._module.apply(params, 2 * a - 1, 2 * b - 1).reshape(-1)
