@@ -86,7 +86,7 @@ _FIELDS = ("triangles", "vertex_normals", "texture", "camera_to_world", "fov_deg
 def _token_order(
     triangles: np.ndarray, counts: np.ndarray, config: RenderFormerConfig
 ) -> np.ndarray | slice:
-    """Indices that sort the valid triangles [M, 3, 3] within their scenes, or a slice of them all."""
+    """Indices that order the valid triangles [M, 3, 3] within each scene; a slice keeps them."""
     stages = config.view_independent, config.view_dependent
     if not any(stage.attention.token_order for stage in stages):
         return slice(None)

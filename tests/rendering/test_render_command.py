@@ -55,7 +55,9 @@ def decoded(path, height, width):
 
 
 def test_the_video_has_the_frames_in_natural_order(command, tmp_path, frames):
-    assert command(*small(frames))[0] == 0
+    status, out, _ = command(*small(frames))
+    assert status == 0 and "36 triangles, 3 views" in out
+    assert len(list((tmp_path / "out").iterdir())) == 3 * 2 + 1
     images = [load_png(tmp_path / "out" / f"frame_{n}_view_0.png") for n in (1, 2, 10)]
     video = decoded(tmp_path / "out" / "frames.v1.mp4", 64, 64)
     differences = np.abs(video[:, None].astype(float) - np.stack(images)).mean((2, 3, 4))
