@@ -102,8 +102,9 @@ def _make_missing(
         progress,
         (options.output_dir / INDEX_NAME).open("a") as index_file,
         (options.output_dir / "failures.log").open("a") as failure_file,
+        contextlib.closing(outcomes(config, options, renderer, missing)) as finished,
     ):
-        for outcome in outcomes(config, options, renderer, missing):
+        for outcome in finished:
             for failure in outcome.failures:
                 failure_file.write(failure + "\n")
                 progress.write(f"replaced: {failure}", file=sys.stderr)

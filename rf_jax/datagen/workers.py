@@ -3,7 +3,7 @@
 import concurrent.futures
 import logging
 import multiprocessing
-import signal
+import os
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
@@ -47,6 +47,11 @@ def outcomes(
                     outcome = future.result()
                     del running[future]
                     yield outcome
+        except (KeyboardInterrupt, GeneratorExit):
+            # What they are making is made by the next run; files appear whole or not at all.
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
         except BrokenProcessPool:
             suspects += running.values()
             if len(running) == 1:
@@ -96,7 +101,9 @@ _worker: tuple[DataConfig, RunOptions, PathTracer]
 
 def _start_worker(config: DataConfig, options: RunOptions, renderer: str, threads: int) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
+    # Ctrl-C in a terminal goes to all processes of its session, and the parent ends the run. It is
+    # not enough to ignore it here: Mitsuba handles it by returning a half-rendered image.
+    os.setsid()
     end_with_parent()
     tracer = make_path_tracer(config.render, renderer, options.cycles_python, threads)
     _worker = config, options, tracer

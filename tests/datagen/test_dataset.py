@@ -260,6 +260,37 @@ def test_killing_the_generator_loses_nothing(tmp_path):
     assert [entry["index"] for entry in index_of(tmp_path)] == list(range(scenes))
 
 
+@pytest.mark.slow
+def test_interrupting_the_generator_changes_no_image(tmp_path):
+    """Ctrl-C reaches every process of a terminal; none may store what it had rendered until then.
+
+    The second quick Ctrl-C has nothing left to wait for.
+    """
+    rng, scenes = np.random.default_rng(1), 8
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "interrupted"
+    subprocess.run(_command(undisturbed, scenes), stderr=subprocess.DEVNULL, check=True)
+    for twice in (False, True):
+        before = len(written(folder))
+        process = subprocess.Popen(
+            _command(folder, scenes), stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        while process.poll() is None and len(written(folder)) == before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        os.killpg(process.pid, signal.SIGINT)
+        if twice:
+            time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err, err
+    assert len(written(folder)) < scenes  # otherwise it was interrupted too late
+    subprocess.run(_command(folder, scenes), stderr=subprocess.DEVNULL, check=True)
+    for path in sorted(undisturbed.glob("scene_*.h5")):
+        views = range(len(load_h5(path).fov_degrees))
+        expected, found = (load_images(p, views) for p in (path, folder / path.name))
+        np.testing.assert_array_equal(found, expected)
+
+
 def _command(folder, num_scenes):
     settings = {
         "num_scenes": num_scenes,
