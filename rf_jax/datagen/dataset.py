@@ -137,11 +137,19 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _check_same_config(config: DataConfig, folder: Path) -> None:
-    """Writes `config.json`, or checks that only the number of scenes differs from it."""
+    """Writes `config.json`, or checks that only the number of scenes differs from it.
+
+    Where it is missing, the configuration that every finished scene holds takes its place.
+    """
     path = folder / "config.json"
     text = json.dumps(schema.to_dict(config), indent=2)
+    made = None
     if path.exists():
-        differing = _differences(read_json(path), json.loads(text))
+        made = read_json(path)
+    elif finished := sorted(folder.glob("scene_*.h5")):
+        made = json.loads(load_attributes(finished[0]).get("config", "null"))
+    if made is not None:
+        differing = _differences(made, json.loads(text))
         if differing := sorted(differing - {"num_scenes"}):
             raise InputError(
                 f"{folder}: holds a dataset of another configuration ({', '.join(differing)} "

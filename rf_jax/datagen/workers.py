@@ -1,7 +1,8 @@
 """Worker processes that make scenes; the run goes on when one of them dies."""
 
+import collections
 import concurrent.futures
-import logging
+import dataclasses
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -11,8 +12,6 @@ from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.path_tracer import PathTracer, make_path_tracer
 from rf_jax.datagen.scene_files import ATTEMPTS, Outcome, RunOptions, make_scene
 from rf_jax.processes import cpu_count, end_with_parent
-
-_log = logging.getLogger(__name__)
 
 
 def outcomes(
@@ -34,6 +33,7 @@ def outcomes(
     waiting = [(index, 0) for index in reversed(missing)]
     # Scenes that were running when a worker died; they run one at a time, to find which kills
     suspects: list[tuple[int, int]] = []
+    deaths: dict[int, list[str]] = collections.defaultdict(list)  # by index of the scene
     while waiting or suspects:
         running: dict[concurrent.futures.Future, tuple[int, int]] = {}
         pool = _pool(config, options, renderer)
@@ -46,7 +46,8 @@ def outcomes(
                 for future in done:
                     outcome = future.result()
                     del running[future]
-                    yield outcome
+                    failures = (*deaths.pop(outcome.index, ()), *outcome.failures)
+                    yield dataclasses.replace(outcome, failures=failures)
         except (KeyboardInterrupt, GeneratorExit):
             # What they are making is made by the next run; files appear whole or not at all.
             for process in multiprocessing.active_children():
@@ -56,10 +57,10 @@ def outcomes(
             suspects += running.values()
             if len(running) == 1:
                 index, attempt = suspects.pop()
+                deaths[index].append(_died(config, index, attempt))
                 if attempt + 1 == ATTEMPTS:
-                    yield Outcome(index, None, (_died(config, index, attempt),))
+                    yield Outcome(index, None, tuple(deaths.pop(index)))
                 else:
-                    _log.warning("replaced: %s", _died(config, index, attempt))
                     suspects.append((index, attempt + 1))
         finally:
             pool.shutdown(cancel_futures=True)

@@ -2,8 +2,10 @@
 
 import os
 
+from rf_jax.datagen.scene_files import Outcome
+
 
 def work(index, attempt):
     if index == 2 and attempt < 2:
         os._exit(9)
-    return index, attempt
+    return Outcome(index, {"attempt": attempt}, ())

@@ -144,7 +144,12 @@ def test_a_scene_that_kills_its_worker_is_replaced(tiny_config, tmp_path, monkey
     monkeypatch.setattr(workers, "work", dying_worker.work)
     options = RunOptions(tmp_path, 2)
     outcomes = list(workers.outcomes(tiny_config, options, "", [0, 1, 2, 3, 4]))
-    assert sorted(outcomes) == [(0, 0), (1, 0), (2, 2), (3, 0), (4, 0)]
+    attempts = {outcome.index: outcome.entry["attempt"] for outcome in outcomes}
+    assert attempts == {0: 0, 1: 0, 2: 2, 3: 0, 4: 0}
+    failures = {outcome.index: outcome.failures for outcome in outcomes if outcome.failures}
+    assert list(failures) == [2]
+    for attempt, failure in enumerate(failures[2]):
+        assert f"scene 2 attempt {attempt}: its worker process died" in failure
 
 
 def test_splits_follow_the_fractions(tiny_config):
@@ -199,6 +204,12 @@ def test_another_configuration_is_refused(tiny_config, finished):
     )
     with pytest.raises(InputError, match=message):
         make_dataset(dataclasses.replace(tiny_config, render=render), RunOptions(finished, 1))
+    kept = (finished / "config.json").rename(finished / "elsewhere")
+    try:
+        with pytest.raises(InputError, match=r"another configuration \(seed differ\)"):
+            make_dataset(dataclasses.replace(tiny_config, seed=7), RunOptions(finished, 1))
+    finally:
+        kept.rename(finished / "config.json")
 
 
 def test_inspect(finished):
