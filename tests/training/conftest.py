@@ -3,11 +3,12 @@
 import jax
 import pytest
 from scenes import write_scenes
+from settings import ROOT
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation():
-    """All programs are kept for other tests and processes; most optimizations are left out."""
+    """Programs are compiled quickly, and kept for other tests and processes."""
     changes = {
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_disable_most_optimizations": True,
@@ -18,6 +19,12 @@ def quick_compilation():
     yield
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+@pytest.fixture(autouse=True)
+def published_configs(monkeypatch):
+    """The configurations import each other."""
+    monkeypatch.syspath_prepend(str(ROOT))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from rf_jax.models import VARIANTS
 from rf_jax.training import sharding
 from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
 from rf_jax.training.loop import compile_steps
-from rf_jax.training.steps import init_variables, make_model
+from rf_jax.training.steps import make_model
 
 MODEL = dataclasses.replace(
     VARIANTS["testing"],
@@ -54,8 +54,7 @@ def overfit(folder: Path, scenes: int, steps: int, resolution: int, max_triangle
     )
     mesh = sharding.make_mesh(1, config.batch_size, jax.devices()[:1])
     compiled = compile_steps(config, mesh, make_model(config, mesh), None)
-    init = jax.jit(init_variables, static_argnums=(0, 1))
-    state, decibels = compiled.create(init(config.model, config.seed)), []
+    state, decibels = compiled.init(), []
     files = tuple(find_training_files(config, "train")[:scenes])
     stream = BatchStream(SceneLoader(files, config, True), config.batch_size, 0, steps)
     for step, batch in enumerate(stream, 1):

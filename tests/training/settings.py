@@ -1,15 +1,30 @@
-"""A run of seconds for the tests."""
+"""A training run of seconds: its configuration, and how the tests start and read it.
+
+`train.py --config tests/training/settings.py --config.data.path=DATA` trains it, too.
+"""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
 
+from rf_jax.config_files import to_config_dict
 from rf_jax.models import VARIANTS
 from rf_jax.training.config import DataConfig, TrainingConfig
 from rf_jax.training.loop import train_and_evaluate
 from rf_jax.training.steps import TrainState
+
+ROOT = Path(__file__).parents[2]
+
+CONFIGS = [
+    path
+    for path in sorted((ROOT / "configs").glob("*.py"))
+    if path.stem != "common" and not path.stem.startswith("data_")
+]
+"""The published configurations."""
 
 MODEL = dataclasses.replace(
     VARIANTS["testing"],
@@ -18,7 +33,7 @@ MODEL = dataclasses.replace(
     view_transformer_n_layers=2,
     use_dpt_decoder=False,
 )
-"""The smallest network; compiles in a few seconds."""
+"""The smallest network; it compiles in a few seconds."""
 
 
 def small_config(data: str | Path, **changes: Any) -> TrainingConfig:
@@ -44,6 +59,21 @@ def small_config(data: str | Path, **changes: Any) -> TrainingConfig:
     return TrainingConfig(**(base | {"data": DataConfig(**(values | data_changes))} | changes))
 
 
+def get_config() -> ConfigDict:
+    """The same run for `train.py`."""
+    return to_config_dict(small_config("data"))
+
+
 def train(config: TrainingConfig, workdir: Path) -> TrainState:
     """A whole run on one device."""
     return train_and_evaluate(config, workdir, jax.devices()[:1])
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """Arrays of a tree whose floating-point leaves have that type."""
+
+    def convert(x):
+        x = jnp.asarray(x)
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(convert, tree)

@@ -29,27 +29,22 @@ if args.join:
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
-from settings import small_config  # noqa: E402
+from settings import cast, small_config  # noqa: E402
 
 from rf_jax.training import loop, sharding  # noqa: E402
 from rf_jax.training.data import BatchStream, SceneLoader, find_training_files  # noqa: E402
-from rf_jax.training.steps import init_variables, make_model  # noqa: E402
+from rf_jax.training.steps import make_model  # noqa: E402
+from rf_jax.weights.random_weights import random_variables  # noqa: E402
 
 STEPS = 10
 sharding.SMALLEST_SPLIT = 1
-
-
-def cast(tree, dtype):
-    floating = jnp.issubdtype
-    return jax.tree.map(lambda x: x.astype(dtype) if floating(x.dtype, jnp.floating) else x, tree)
 
 
 def train(data_parallel, fsdp, dtype):
     config = small_config(args.data, batch_size=8, fsdp=fsdp, total_steps=STEPS)
     mesh = sharding.make_mesh(fsdp, 8, jax.devices()[: data_parallel * fsdp])
     steps = loop.compile_steps(config, mesh, make_model(config, mesh, dtype), None)
-    init = jax.jit(init_variables, static_argnums=(0, 1))
-    state = steps.create(cast(init(config.model, config.seed), dtype))
+    state = steps.create(cast(random_variables(config.model, seed=0), dtype))
     if fsdp > 1:
         kernels = jax.tree.leaves(state.params["view_independent"]["layers"])
         assert any(not x.sharding.is_fully_replicated for x in kernels)
@@ -57,7 +52,7 @@ def train(data_parallel, fsdp, dtype):
     shard = jax.process_index(), jax.process_count()
     losses = []
     for batch in BatchStream(loader, 8, 0, STEPS, shard):
-        batch = cast(jax.tree.map(jnp.asarray, batch), dtype)
+        batch = cast(batch, dtype)
         state, metrics = steps.train(state, sharding.to_devices(batch, mesh), None)
         losses.append(float(metrics["loss"]))
     params = multihost_utils.process_allgather(state.params, tiled=True)

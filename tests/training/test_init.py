@@ -6,8 +6,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from rf_jax.models import VARIANTS
-from rf_jax.training.steps import init_variables
+from rf_jax.models import VARIANTS, init_variables
 
 BASE = VARIANTS["v1_base"]
 
@@ -18,7 +17,7 @@ def test_distributions_of_fresh_weights():
         BASE, num_layers=2, view_transformer_n_layers=4, dim_feedforward=512
     )
     params = traverse_util.flatten_dict(
-        jax.jit(init_variables, static_argnums=(0, 1))(config, 0)["params"], sep="/"
+        jax.jit(init_variables, static_argnums=0)(config, jax.random.key(0))["params"], sep="/"
     )
     for path, leaf in params.items():
         name, decoder = path.split("/")[-1], "/decoder/" in path
@@ -37,13 +36,15 @@ def test_distributions_of_fresh_weights():
 
 def test_a_fresh_linear_decoder_renders_an_even_grey():
     config = dataclasses.replace(VARIANTS["testing"], use_dpt_decoder=False)
-    decoder = init_variables(config, 0)["params"]["view_dependent"]["decoder"]
+    decoder = init_variables(config, jax.random.key(0))["params"]["view_dependent"]["decoder"]
     np.testing.assert_array_equal(decoder["kernel"], 0)
     np.testing.assert_array_equal(decoder["bias"], np.float32(0.1))
 
 
 def test_seed_decides():
     init = jax.jit(init_variables, static_argnums=0)
-    a, b, c = (jax.tree.leaves(init(VARIANTS["testing"], seed)) for seed in (0, 0, 1))
+    a, b, c = (
+        jax.tree.leaves(init(VARIANTS["testing"], jax.random.key(seed))) for seed in (0, 0, 1)
+    )
     assert all((x == y).all() for x, y in zip(a, b, strict=True))
     assert any((x != y).any() for x, y in zip(a, c, strict=True))

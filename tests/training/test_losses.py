@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from settings import small_config
+from settings import cast, small_config
 
 from rf_jax.errors import InputError
 from rf_jax.images.lpips import Perceptual
@@ -82,9 +82,9 @@ def test_gradient_of_the_whole_loss_agrees_with_finite_differences(data, lpips_w
     config = small_config(data, lpips_weight=0.05, model=model)
     with jax.enable_x64(True):
         perceptual = Perceptual(str(lpips_weights), "float64")
-        weights = to_float64(perceptual.params)
-        variables = to_float64(random_variables(model, seed=0))
-        batch = to_float64(one_batch(config))
+        weights = cast(perceptual.params, jnp.float64)
+        variables = cast(random_variables(model, seed=0), jnp.float64)
+        batch = cast(one_batch(config), jnp.float64)
         loss_fn = make_loss_fn(
             config, make_model(config, ONE_DEVICE, jnp.float64), perceptual.distance
         )
@@ -107,14 +107,6 @@ def test_gradient_of_the_whole_loss_agrees_with_finite_differences(data, lpips_w
                 for h in (step, -step)
             ]
             np.testing.assert_allclose((ends[0] - ends[1]) / (2 * step), slope, rtol=1e-5)
-
-
-def to_float64(tree):
-    def widen(x):
-        x = jnp.asarray(x)
-        return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-    return jax.tree.map(widen, tree)
 
 
 def test_missing_lpips_weights_say_how_to_get_them(tmp_path, monkeypatch):

@@ -1,45 +1,16 @@
-"""Runs that are killed, stopped, out of disk space, or given the wrong workdir."""
+"""Runs that continue from a workdir: whole, damaged, another's, or on a full disk."""
 
 import dataclasses
 import resource
 import shutil
-import signal
 
 import jax
 import numpy as np
 import pytest
-from kill_runs import kill_and_compare, load_latest, start_run, step_of
 from settings import small_config, train
 
 from rf_jax.errors import InputError
 from rf_jax.weights.checkpoint import load_checkpoint
-
-
-@pytest.mark.slow
-def test_killed_runs_continue_bit_for_bit(tmp_path):
-    assert len(kill_and_compare(tmp_path, kills=2, seed=0, workers=0)) == 2
-
-
-@pytest.mark.slow
-def test_sigterm_writes_a_checkpoint_and_exits_well(data, tmp_path):
-    rarely = "checkpoint_every_steps=100000"
-    run = start_run(data, tmp_path, "total_steps=100000", rarely)
-    for line in run.stdout:
-        if step_of(line) >= 3:
-            break
-    run.send_signal(signal.SIGTERM)
-    _, errors = run.communicate()
-    assert run.returncode == 0, errors
-    step = load_latest(tmp_path)["training['step']"]
-    assert 3 <= step < 100000
-    run = start_run(
-        data,
-        tmp_path,
-        f"total_steps={step + 2}",
-        "checkpoint_every_steps=100000",
-    )
-    lines, errors = run.communicate()
-    assert [step_of(line) for line in lines.splitlines()] == [step + 1, step + 2], errors
 
 
 @pytest.fixture(scope="module")

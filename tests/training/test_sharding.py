@@ -1,6 +1,9 @@
 """One training run on any number of devices and processes."""
 
-import socket
+import dataclasses
+import itertools
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from processes import finish, free_port
+from settings import small_config
 
 from rf_jax.attention import get_attention_fn
 from rf_jax.errors import InputError
+from rf_jax.training import sharding
+from rf_jax.training.data import BatchStream
+from rf_jax.training.loop import train_and_evaluate
 from rf_jax.training.sharding import batch_sharding, make_mesh, shard_attention
 
 SCRIPT = Path(__file__).with_name("sharded_steps.py")
@@ -19,13 +27,7 @@ SCRIPT = Path(__file__).with_name("sharded_steps.py")
 
 def start(out, data, *arguments):
     command = [sys.executable, str(SCRIPT), str(out), str(data), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(*processes):
-    for process in processes:
-        output, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, output
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
@@ -33,12 +35,8 @@ def test_devices_and_processes_change_nothing(data, tmp_path):
     """One device; 8 data-parallel; 2 x 4 fsdp; and 2 processes of 4 devices each."""
     one, two = tmp_path / "one.npz", tmp_path / "two.npz"
     finish(start(one, data, "1x1", "8x1", "2x4"))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    finish(
-        *(start(two, data, "2x4", "--join", port, i) for i in (0, 1)),
-    )
+    port = free_port()
+    finish(*(start(two, data, "2x4", "--join", port, i) for i in (0, 1)))
     alone, joined = np.load(one), np.load(two)
     for results, mesh in ((alone, "8x1"), (alone, "2x4"), (joined, "2x4")):
         for dtype, kind, tolerance in (
@@ -52,6 +50,48 @@ def test_devices_and_processes_change_nothing(data, tmp_path):
                 rtol=tolerance,
                 err_msg=f"{dtype} {mesh} {kind}",
             )
+
+
+def stop_after(batches, monkeypatch):
+    """SIGTERM comes while the run reads that batch."""
+    numbers, read = itertools.count(1), BatchStream.__next__
+
+    def read_or_stop(stream):
+        if next(numbers) == batches:
+            signal.raise_signal(signal.SIGTERM)
+        return read(stream)
+
+    monkeypatch.setattr(BatchStream, "__next__", read_or_stop)
+
+
+def test_a_sharded_run_that_was_stopped_continues_on_any_mesh(data, tmp_path, monkeypatch):
+    """On 8 devices, pairs of which split the parameters; then on 4 that split them among all."""
+    monkeypatch.setattr(sharding, "SMALLEST_SPLIT", 1)
+    config = small_config(
+        data, batch_size=8, fsdp=2, ema_decay=0.9, checkpoint_every_steps=100, learning_rate=1e-4
+    )
+    whole = train_and_evaluate(config, tmp_path / "whole")
+    assert not jax.tree.leaves(whole.params["view_independent"])[0].sharding.is_fully_replicated
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        stopped = train_and_evaluate(config, tmp_path / "run")
+    assert int(stopped.step) == 3
+    shutil.copytree(tmp_path / "run", tmp_path / "moved")
+
+    resumed = train_and_evaluate(config, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+
+    def train_on_four(steps):
+        moved = dataclasses.replace(config, fsdp=4, total_steps=steps)
+        return train_and_evaluate(moved, tmp_path / "moved", jax.devices()[:4])
+
+    restored = train_on_four(3)
+    jax.tree.map(np.testing.assert_array_equal, restored, stopped)
+    assert all(len(leaf.sharding.device_set) == 4 for leaf in jax.tree.leaves(restored))
+    continued = train_on_four(6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), continued.params, whole.params
+    )
 
 
 def test_meshes_that_do_not_divide_are_refused():

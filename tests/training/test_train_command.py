@@ -1,0 +1,48 @@
+"""`python train.py`: from start to end, killed, stopped by SIGTERM, or given a wrong key."""
+
+import signal
+
+import pytest
+from kill_runs import kill_and_compare
+from processes import finish, free_port, load_latest, logged_losses, start_run, wait_for_step
+from settings import ROOT
+
+from rf_jax.training.config import load_training_config
+from rf_jax.weights.pretrained import load_pretrained
+
+
+def test_the_debug_run_succeeds(data, tmp_path):
+    options = ["--config.data.resolution=16", "--config.data.max_triangles=8"]
+    finish(start_run(data, tmp_path, *options, config="configs/debug.py"))
+    assert list(logged_losses(tmp_path)) == [5, 10, 15, 20]
+    config = load_training_config(str(ROOT / "configs" / "debug.py"), options)
+    assert load_pretrained(tmp_path).config == config.model
+    assert load_latest(tmp_path)["training['step']"] == config.total_steps
+
+
+def test_a_wrong_key_is_reported_in_one_line(tmp_path):
+    run = start_run("data", tmp_path, "--config.batchsize=3")
+    _, errors = run.communicate()
+    assert run.returncode == 2
+    assert errors.count("\n") == 1 and "batch_size" in errors
+
+
+@pytest.mark.slow
+def test_killed_runs_continue_bit_for_bit(tmp_path):
+    assert len(kill_and_compare(tmp_path, kills=2, seed=0, workers=0)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_to_one_process_stops_all_with_a_checkpoint(data, tmp_path, processes):
+    options = ["--config.total_steps=100000", "--config.checkpoint_every_steps=100000"]
+    if processes > 1:
+        options += [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
+    runs = [
+        start_run(data, tmp_path, *options, *([f"--process_id={i}"] if processes > 1 else []))
+        for i in range(processes)
+    ]
+    reached = wait_for_step(runs[0], 3)
+    runs[-1].send_signal(signal.SIGTERM)
+    finish(*runs)
+    assert 3 <= reached <= load_latest(tmp_path)["training['step']"] < 100000
