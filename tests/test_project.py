@@ -1,4 +1,4 @@
-"""The project's own rules: lint, format, the direction of imports, file sizes, the README."""
+"""The project's own rules: lint, format, the direction of imports, sizes, the README."""
 
 import ast
 import graphlib
@@ -11,7 +11,29 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 SOURCES = sorted((ROOT / "rf_jax").rglob("*.py"))
-MAX_LINES = 400
+MAX_LINES, MAX_FUNCTION_LINES = 400, 60
+
+GROUND = (
+    "compilation",
+    "config_files",
+    "errors",
+    "files",
+    "geometry",
+    "precision",
+    "processes",
+    "schema",
+    "structs",
+)
+RANKS = (
+    GROUND,
+    ("attention",),
+    ("models", "images"),
+    ("scene", "weights"),
+    ("rendering", "datagen", "training"),
+    ("evaluate", "studies"),
+)
+"""The modules of rf_jax (a package counts as one); each imports from its own rank or those above
+it in this list."""
 
 
 def module_name(path: Path) -> str:
@@ -31,33 +53,66 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
-def test_imports_go_one_way():
-    """No module (a package counts as one) imports another that, in the end, imports it."""
+def import_graph() -> dict[str, set[str]]:
+    """Module -> the other modules that it imports; without rf_jax/__init__.py, which re-exports."""
     graph: dict[str, set[str]] = {}
     for path in SOURCES:
         module = module_name(path)
         graph.setdefault(module, set()).update(imported_modules(path) - {module})
-    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+    return {module: names for module, names in graph.items() if module not in OUTSIDE}
+
+
+OUTSIDE = {"__init__", "assets"}
+
+
+def test_every_module_has_a_rank():
+    assert sorted(import_graph()) == sorted(name for names in RANKS for name in names)
+
+
+def test_imports_go_one_way():
+    """From higher ranks to lower ones, and without circles inside a rank."""
+    rank = {name: i for i, names in enumerate(RANKS) for name in names}
+    graph = import_graph()
+    upward = [f"{a} -> {b}" for a in graph for b in graph[a] if rank[b] > rank[a]]
+    assert not upward
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_the_network_knows_no_files_and_no_run_configurations():
-    sources = [path for path in SOURCES if module_name(path) == "models"]
+    sources = [path for path in SOURCES if module_name(path) in ("attention", "models")]
     imports = set().union(*map(imported_modules, sources))
     assert imports <= {
-        "models",
         "attention",
-        "encodings",
         "errors",
         "geometry",
+        "models",
         "precision",
-        "texture",
+        "schema",
+        "structs",
     }
     assert not any("ml_collections" in path.read_text() for path in sources)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_are_read_in_one_sitting(path):
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+def test_files_are_read_in_one_sitting():
+    lengths = {path: len(path.read_text().splitlines()) for path in python_files()}
+    assert not {str(path): n for path, n in lengths.items() if n > MAX_LINES}
+
+
+def test_functions_are_seen_whole():
+    long = {
+        f"{path.relative_to(ROOT)}: {node.name}": node.end_lineno - node.lineno + 1
+        for path in python_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
+    }
+    assert not long
+
+
+def python_files() -> list[Path]:
+    """The scripts, the package, its configurations and tests."""
+    folders = (ROOT / name for name in ("configs", "tests"))
+    return [*ROOT.glob("*.py"), *SOURCES, *(path for f in folders for path in f.rglob("*.py"))]
 
 
 @pytest.mark.parametrize("arguments", [("check",), ("format", "--check")], ids=" ".join)
@@ -70,4 +125,4 @@ def test_ruff(arguments):
 def test_readme_names_both_commands():
     readme = (ROOT / "README.md").read_text()
     assert "pip install -e . && python render.py" in readme
-    assert "pip install -e '.[test]' && pytest" in readme
+    assert "pip install -e '.[test]' && pytest -n 2" in readme

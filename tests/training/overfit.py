@@ -33,8 +33,6 @@ MODEL = dataclasses.replace(
     dpt_features=32,
     dpt_out_channels=(16, 24, 32, 48),
 )
-TARGETS = {1: 35.0, 8: 30.0}
-"""Scenes -> decibels to reach."""
 
 
 def overfit(folder: Path, scenes: int, steps: int, resolution: int, max_triangles: int):

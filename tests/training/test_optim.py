@@ -9,8 +9,8 @@ import optax
 import pytest
 from settings import small_config
 
-from rf_jax.models import init_variables
 from rf_jax.training.optim import is_matrix, make_optimizer, make_schedule
+from rf_jax.weights.random_weights import random_variables
 
 
 @pytest.mark.parametrize("warmup", [0, 8])
@@ -70,7 +70,7 @@ def test_muon_turns_the_layers_matrices_alike_in_every_direction():
 
 def test_only_matrices_decay_by_default():
     config = small_config("")
-    params = jax.jit(init_variables, static_argnums=0)(config.model, jax.random.key(0))["params"]
+    params = random_variables(config.model, seed=0)["params"]
     decayed = jax.tree_util.tree_leaves_with_path(is_matrix(params))
     names = {path[-1].key: decays for path, decays in decayed}
     assert names == {

@@ -30,7 +30,7 @@ def test_configs_load_and_say_their_command(path):
         ("--config.batchsize=3", "batch_size"),
         ("--config.batch_size=three", "three"),
         ("--config.data.view=1", "views"),
-        ("--config.batch_size=0", "config.batch_size: expected at least 1, found 0"),
+        ("--config.batch_size=0", "config.batch_size: expected an integer >= 1, found 0"),
         ("--config.accumulation_steps=3", "divisor of batch_size 2"),
         ("--config.data.resolution=100", "multiple of 8, found 100"),
         ("--config.precision=fp64", "config.precision: expected one of"),

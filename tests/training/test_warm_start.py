@@ -10,7 +10,6 @@ import pytest
 from settings import MODEL, small_config, train
 
 from rf_jax.errors import InputError
-from rf_jax.models import init_variables
 from rf_jax.weights.checkpoint import save_checkpoint
 from rf_jax.weights.random_weights import random_variables
 from rf_jax.weights.warm_start import warm_start, warm_start_leniently
@@ -31,8 +30,8 @@ def checkpoint(variables, tmp_path_factory):
 def test_all_weights_are_taken(checkpoint, variables, data, tmp_path):
     started = warm_start(checkpoint, MODEL)
     jax.tree.map(np.testing.assert_array_equal, started, variables)
-    config = small_config(data, init_from=checkpoint, learning_rate=0.0, total_steps=1)
-    state = train(config, tmp_path)
+    # The warm-up begins with a learning rate of 0.
+    state = train(small_config(data, init_from=checkpoint, total_steps=1), tmp_path)
     jax.tree.map(np.testing.assert_array_equal, state.params, variables["params"])
 
 
@@ -49,7 +48,7 @@ def test_another_width_is_refused_unless_leniency_is_asked_for(checkpoint, caplo
     wider = dataclasses.replace(MODEL, dim_feedforward=64)
     with pytest.raises(InputError, match=r"3 misshaped: .*ffn/w1/kernel.*init_lenient"):
         warm_start(checkpoint, wider)
-    fresh = functools.partial(init_variables, wider, jax.random.key(0))
+    fresh = functools.partial(random_variables, wider, seed=1)
     with caplog.at_level(logging.WARNING):
         started = warm_start_leniently(checkpoint, wider, fresh)
     assert "left out" in caplog.text and "ffn/w2/kernel" in caplog.text
