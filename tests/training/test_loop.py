@@ -12,10 +12,11 @@ import pytest
 from processes import logged_losses, logged_values
 from settings import MODEL, ROOT, small_config, train
 
+from rf_jax.config_files import parse_config
 from rf_jax.errors import InputError
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import load_h5
-from rf_jax.training.config import parse_training_config
+from rf_jax.training.config import TrainingConfig
 from rf_jax.training.data import find_training_files
 from rf_jax.weights.checkpoint import save_checkpoint
 from rf_jax.weights.pretrained import load_pretrained
@@ -51,7 +52,7 @@ def test_a_run_writes_what_it_promises(finished):
     assert np.isfinite(list(found.values())).all() and found[6] < found[1]
     assert int(state.step) == 6 and int(state.nonfinite) == 0
     saved = json.loads((workdir / "training_config.json").read_text())
-    assert parse_training_config(saved) == config
+    assert parse_config(TrainingConfig, saved) == config
     assert (workdir / "revision.txt").read_text().strip()
     tags = {tag for tag, _, _ in logged_values(workdir)}
     assert {

@@ -15,7 +15,7 @@ import pytest
 from processes import finish, free_port
 from settings import small_config
 
-from rf_jax.attention import get_attention_fn
+from rf_jax.attention import get_attention
 from rf_jax.errors import InputError
 from rf_jax.training import sharding
 from rf_jax.training.data import BatchStream
@@ -99,13 +99,15 @@ def test_meshes_that_do_not_divide_are_refused():
 
 @pytest.mark.parametrize("lengths", [None, [3, 8, 1, 5, 2, 7, 4, 6]])
 def test_hand_written_kernels_see_the_rows_of_their_device(lengths):
-    mesh, flash = make_mesh(2, 8), get_attention_fn("flash")
+    mesh, flash = make_mesh(2, 8), get_attention("flash")
     rng = np.random.default_rng(0)
     qkv = [jnp.asarray(rng.normal(size=(8, 8, 1, 16)), jnp.float32) for _ in range(3)]
     lengths = None if lengths is None else jnp.asarray(lengths, jnp.int32)
     arguments = (*qkv, lengths)
 
-    def gradient(attention_fn):
+    def gradient(attention):
+        attention_fn = attention.bind()
+
         def total(query, key, value, lengths):
             return jnp.square(attention_fn(query, key, value, lengths)).sum()
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from settings import CONFIGS, MODEL, cast, small_config
 
+from rf_jax.config_files import load_config_file
 from rf_jax.geometry import look_at
 from rf_jax.images.lpips import Perceptual
 from rf_jax.structs import NUM_CHANNELS, Batch, SceneTokens
 from rf_jax.training import sharding, steps
 from rf_jax.training.augment import random_rigid_motion
-from rf_jax.training.config import load_training_config
+from rf_jax.training.config import TrainingConfig
 from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
 from rf_jax.training.loop import compile_steps
 from rf_jax.weights.random_weights import random_variables
@@ -188,7 +189,7 @@ def test_batches_have_the_shapes_that_published_runs_are_traced_with(data):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_published_configurations_trace(path, lpips_weights):
     """Shapes only, on as many of 8 devices as divide the batch: no memory, no compilation."""
-    config = load_training_config(str(path), [])
+    config = load_config_file(TrainingConfig, str(path), [])
     perceptual = Perceptual(str(lpips_weights), "bfloat16") if config.lpips_weight else None
     devices = jax.devices()[: math.gcd(8, config.batch_size)]
     mesh = sharding.make_mesh(config.fsdp, config.batch_size, devices)

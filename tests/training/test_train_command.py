@@ -7,7 +7,8 @@ from kill_runs import kill_and_compare
 from processes import finish, free_port, load_latest, logged_losses, start_run, wait_for_step
 from settings import ROOT
 
-from rf_jax.training.config import load_training_config
+from rf_jax.config_files import load_config_file
+from rf_jax.training.config import TrainingConfig
 from rf_jax.weights.pretrained import load_pretrained
 
 
@@ -15,7 +16,7 @@ def test_the_debug_run_succeeds(data, tmp_path):
     options = ["--config.data.resolution=16", "--config.data.max_triangles=8"]
     finish(start_run(data, tmp_path, *options, config="configs/debug.py"))
     assert list(logged_losses(tmp_path)) == [5, 10, 15, 20]
-    config = load_training_config(str(ROOT / "configs" / "debug.py"), options)
+    config = load_config_file(TrainingConfig, str(ROOT / "configs" / "debug.py"), options)
     assert load_pretrained(tmp_path).config == config.model
     assert load_latest(tmp_path)["training['step']"] == config.total_steps
 

@@ -6,20 +6,20 @@ import pytest
 from settings import CONFIGS, ROOT, small_config
 
 from rf_jax import schema
+from rf_jax.config_files import load_config_file, parse_config
 from rf_jax.errors import InputError
 from rf_jax.training.config import (
+    TrainingConfig,
     default_config,
-    load_training_config,
-    parse_training_config,
     save_or_compare,
 )
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configs_load_and_say_their_command(path):
-    config = load_training_config(str(path), [])
+    config = load_config_file(TrainingConfig, str(path), [])
     assert f"python train.py --config configs/{path.name} " in path.read_text()
-    assert parse_training_config(schema.to_dict(config)) == config
+    assert parse_config(TrainingConfig, schema.to_dict(config)) == config
     offline = path.stem in ("tiny", "debug", "rooms", "rooms_performer")
     assert (config.lpips_weight == 0) == offline
 
@@ -42,24 +42,24 @@ def test_configs_load_and_say_their_command(path):
 )
 def test_bad_overrides_are_named(override, message):
     with pytest.raises(InputError, match=message):
-        load_training_config(str(ROOT / "configs" / "debug.py"), [override])
+        load_config_file(TrainingConfig, str(ROOT / "configs" / "debug.py"), [override])
 
 
 def test_overrides_reach_every_level():
-    config = load_training_config(
+    config = load_config_file(TrainingConfig,
         str(ROOT / "configs" / "debug.py"),
         ["--config.data.path=x", "--config.data.crop=64", "--config.lpips_weights=w",
          "--config.model.performer_features=8", "--config.model.dpt_out_channels=(1,2,3,4)"],
     )  # fmt: skip
     assert (config.data.path, config.data.crop, config.lpips_weights) == ("x", 64, "w")
-    assert config.model.performer_features == 8
+    assert config.model.to_flat()["performer_features"] == 8
     assert config.model.dpt_out_channels == (1, 2, 3, 4)
 
 
 def test_own_configs_with_unknown_keys_name_the_nearest():
     values = schema.to_dict(small_config("x"))
     with pytest.raises(InputError, match=r"config.learning_rates: unknown key.*'learning_rate'"):
-        parse_training_config(values | {"learning_rates": 1.0})
+        parse_config(TrainingConfig, values | {"learning_rates": 1.0})
     config = default_config(small_config("x").model)
     with pytest.raises(AttributeError, match="learning_rate"):
         config.learning_rates = 1.0
