@@ -1,4 +1,4 @@
-"""Run by test_sharding.py: ten training steps on meshes of virtual CPU devices.
+"""Run by test_sharding.py: five training steps on meshes of virtual CPU devices.
 
 python sharded_steps.py OUT DATA MESH [MESH ...]                   one process, 8 devices
 python sharded_steps.py OUT DATA MESH --join PORT PROCESS          one of two, 4 devices each
@@ -38,7 +38,7 @@ from rf_jax.training.data import BatchStream, SceneLoader, find_training_files  
 from rf_jax.training.steps import make_model  # noqa: E402
 from rf_jax.weights.random_weights import random_variables  # noqa: E402
 
-STEPS = 10
+STEPS = 5
 sharding.SMALLEST_SPLIT = 1
 
 

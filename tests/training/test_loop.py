@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 
-import h5py
 import jax
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from rf_jax.errors import InputError
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import load_h5
 from rf_jax.training.config import TrainingConfig
-from rf_jax.training.data import find_training_files
+from rf_jax.training.data import BatchStream, find_training_files
 from rf_jax.weights.checkpoint import save_checkpoint
 from rf_jax.weights.pretrained import load_pretrained
 
@@ -98,12 +97,15 @@ def test_a_workdir_without_a_checkpoint_says_so(finished, tmp_path):
         load_pretrained(tmp_path)
 
 
-def test_many_bad_steps_stop_the_run_and_name_the_files(data, tmp_path, caplog):
-    folder = shutil.copytree(data, tmp_path / "data")
-    for path in folder.iterdir():
-        with h5py.File(path, "a") as file:
-            file["img"][:] = np.nan
-    config = small_config(folder, max_nonfinite_in_a_row=2)
+def test_many_bad_steps_stop_the_run_and_name_the_files(data, tmp_path, monkeypatch, caplog):
+    read = BatchStream.__next__
+
+    def read_spoilt(stream):
+        batch = read(stream)
+        return batch.replace(images=batch.images * np.float16(np.nan))
+
+    monkeypatch.setattr(BatchStream, "__next__", read_spoilt)
+    config = small_config(data, max_nonfinite_in_a_row=2)
     with pytest.raises(InputError, match=r"step 3: 3 steps in a row.*scene_\d.h5"):
         train(config, tmp_path / "run")
     assert "step 1 skipped: its gradient is not finite" in caplog.text
