@@ -1,19 +1,29 @@
 """The pluggable attention functions.
 
-An `AttentionFn` computes, for every query, a weighted mean of the values:
+An `AttentionFn` computes a weighted mean of the values for every query:
 
     attention_fn(query, key, value, key_lengths) -> [B, T, nh, hd]
 
     query:       [B, T, nh, hd], float32 or 16-bit
-    key, value:  [B, S, nh, hd], the type of query; T and S may differ
-    key_lengths: [B] int32: only the first key_lengths[b] keys of row b take part; None: all do.
-                 A row of length 0 gives zeros.
+    key, value:  [B, S, nh, hd], in the type of query; T and S may differ
+    key_lengths: [B] int32, or None. Only the first key_lengths[b] keys of row b take part; with
+                 None, all keys do. A row of length 0 gives zeros.
 
-Scores are query . key / sqrt(hd), statistics and sums in float32; the result has query's type.
+The scores are query . key / sqrt(hd). Statistics and sums are float32, and the result has the type
+of query.
 
-To add one, write it in a file of its own that ends in an `Attention` (see
-`rf_jax.attention.registry`), and name that in `ATTENTIONS`. Configurations, training, sharding,
-conversion and the command lines take it from there.
+To add an attention function:
+
+1. Write it in a file of its own in this folder: a function as above, or a Linen module whose
+   `__call__` is one if it needs variables. `dot_product.py` is an example of the former,
+   `performer.py` of the latter, with options.
+2. End the file with an `Attention`, which says what the function needs; for a function without
+   variables and options `NEAREST = Attention("nearest", nearest_attention)` is enough.
+   `rf_jax.attention.registry` lists the fields.
+3. Add that `Attention` to `ATTENTIONS` below.
+
+Configurations, training, sharding, checkpoints, the conversion of weights and the command lines
+then know it by its name.
 """
 
 from typing import Any
@@ -31,10 +41,15 @@ ATTENTIONS = {attention.name: attention for attention in (AUTO, DOT_PRODUCT, FLA
 
 
 def get_attention(name: str, options: tuple[Any, ...] = ()) -> Attention:
-    """The attention function of that name, with its options among those given.
+    """The attention function of that name.
+
+    Args:
+      name: a key of `ATTENTIONS`.
+      options: options of any attention functions; the function takes its own from them, and keeps
+        its defaults if there are none.
 
     Raises:
-      InputError: an unknown name; lists them all.
+      InputError: the name is unknown; the message lists all names.
     """
     if name not in ATTENTIONS:
         raise InputError(f"attention: expected one of {', '.join(ATTENTIONS)}, found {name!r}")
@@ -42,7 +57,14 @@ def get_attention(name: str, options: tuple[Any, ...] = ()) -> Attention:
 
 
 def parse_attention(names: str) -> tuple[str, str]:
-    """Names of the view-independent and the view-dependent stage's attention from "a" or "a,b"."""
+    """The names of both stages' attention functions in "both" or "first,second".
+
+    Returns:
+      the names for the view-independent and the view-dependent stage; unchecked.
+
+    Raises:
+      InputError: there are more than two names.
+    """
     stages = [name.strip() for name in names.split(",")]
     if len(stages) > 2:
         raise InputError(f'attention: expected "name" or "stage1,stage2", found {names!r}')

@@ -7,15 +7,20 @@ from rf_jax.attention.dot_product import dot_product_attention
 from rf_jax.attention.registry import Attention
 
 CUDNN_LENGTH_MULTIPLE = 128
-"""cuDNN's backward has given NaN on Hopper for other lengths (pytorch issue 196678)."""
+"""Sequences are padded to multiples of this for cuDNN, whose backward pass has given NaN on Hopper
+for other lengths (pytorch issue 196678)."""
 
 CUDNN_HEAD_DIM = 128
+"""Largest head width that is given to cuDNN."""
 
 
 def auto_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, key_lengths: jax.Array | None = None
 ) -> jax.Array:
-    """cuDNN for 16-bit types on NVIDIA GPUs, else `dot_product`; see `rf_jax.attention`."""
+    """Uses cuDNN for 16-bit types on GPUs, and otherwise `dot_product_attention`.
+
+    See `rf_jax.attention` for the contract.
+    """
     head_dim = query.shape[-1]
     half = query.dtype in (jnp.bfloat16, jnp.float16)
     if jax.default_backend() == "gpu" and half and head_dim % 8 == 0 and head_dim <= CUDNN_HEAD_DIM:
@@ -24,7 +29,7 @@ def auto_attention(
 
 
 def _cudnn_attention(query, key, value, key_lengths):
-    """Lengths, not a mask: cuDNN turns a mask into a score-sized bias."""
+    """Passes lengths and not a mask, which cuDNN would turn into a bias as large as the scores."""
     batch, num_queries = query.shape[:2]
     if key_lengths is None:
         key_lengths = jnp.full((batch,), key.shape[1], jnp.int32)
@@ -41,6 +46,7 @@ def _cudnn_attention(query, key, value, key_lengths):
 
 
 def _pad(x):
+    """Zero-pads the sequences of [B, T, nh, hd] to a multiple of `CUDNN_LENGTH_MULTIPLE`."""
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % CUDNN_LENGTH_MULTIPLE), (0, 0), (0, 0)))
 
 

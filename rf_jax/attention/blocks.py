@@ -1,11 +1,15 @@
-"""Sequences cut into blocks, so that memory is bounded."""
+"""Cutting sequences into blocks, which are processed one after the other to bound memory."""
 
 import jax
 import jax.numpy as jnp
 
 
 def split_blocks(x: jax.Array, largest: int) -> jax.Array:
-    """[B, T, nh, hd] -> [blocks, B, nh, t, hd], zero-padded; t is at most `largest`."""
+    """Cuts [B, T, nh, hd] into equal blocks of at most `largest` tokens, zero-padded at the end.
+
+    Returns:
+      [blocks, B, nh, t, hd].
+    """
     batch, length, num_heads, head_dim = x.shape
     blocks = -(-length // largest)
     size = -(-length // blocks)
@@ -14,7 +18,7 @@ def split_blocks(x: jax.Array, largest: int) -> jax.Array:
 
 
 def join_blocks(x: jax.Array, length: int) -> jax.Array:
-    """The inverse of `split_blocks`, for a sequence of that length."""
+    """Undoes `split_blocks`: [blocks, B, nh, t, hd] -> [B, length, nh, hd]."""
     blocks, batch, num_heads, size, head_dim = x.shape
     x = x.transpose(1, 0, 3, 2, 4).reshape(batch, blocks * size, num_heads, head_dim)
     return x[:, :length]

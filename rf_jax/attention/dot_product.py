@@ -1,8 +1,8 @@
 """Exact attention in plain XLA with bounded memory: an online softmax over blocks of keys.
 
 The running maximum and sum are those of Milakov and Gimelshein, arXiv 1805.02867. No more than
-QUERY_BLOCK x KEY_BLOCK scores a head exist at a time, so 65,536 keys need no 65k x 65k matrix, and
-on a CPU the scores stay in cache.
+QUERY_BLOCK x KEY_BLOCK scores per head exist at a time, so 65,536 tokens need no matrix of 65,536 x
+65,536, and on a CPU the scores stay in cache.
 """
 
 import jax
@@ -14,10 +14,13 @@ from rf_jax.attention.registry import Attention
 from rf_jax.precision import float32_product
 
 QUERY_BLOCK = 256
+"""Largest number of queries per block."""
+
 KEY_BLOCK = 1024
+"""Largest number of keys per block."""
 
 _LOWEST = -1e30
-"""Starts the running maximum: finite, so that rows without keys stay finite."""
+"""Start of the running maximum. It is finite, so that rows without keys stay finite."""
 
 
 def dot_product_attention(
@@ -38,7 +41,10 @@ def dot_product_attention(
 
 
 def _attend_to_all(query, key_blocks, value_blocks, key_lengths):
-    """Queries [B, nh, q, hd] over all blocks of keys, skipping those beyond every length."""
+    """Attention of queries [B, nh, q, hd] to all blocks of keys.
+
+    Skips the blocks that lie beyond the lengths of all rows.
+    """
     product = float32_product(query.dtype)
     block_size = key_blocks.shape[3]
 

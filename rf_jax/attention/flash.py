@@ -1,14 +1,16 @@
 """Flash attention: exact, in Pallas kernels of our own, forward and backward.
 
-The scores never leave the chip: an online softmax over key blocks (FlashAttention-2, arXiv
-2307.08691), and a backward pass that computes them again from the saved log-sum-exp. Blocks of keys
-beyond the length are skipped, and only the last one is masked. Sequences that are no multiple of
-`LENGTH_MULTIPLE` are copied into padded ones first.
+The scores never leave the chip. The forward pass is an online softmax over blocks of keys
+(FlashAttention-2, arXiv 2307.08691), and the backward pass computes the scores again and weighs
+them by the saved log-sum-exp. Blocks of keys beyond the length are skipped, and only the last block
+before it is masked. Sequences whose length is not a multiple of `LENGTH_MULTIPLE` are first copied
+into padded ones.
 
-`backend` chooses the kernels by device, in one place:
-  Hopper: `flash_mosaic` (Mosaic GPU; its wgmma is of that generation alone), 16-bit types.
-  other NVIDIA GPUs, and float32: `flash_triton` (Pallas' Triton lowering, while JAX has it).
-  CPU: `flash_triton` interpreted: right, and slow; meant for tests.
+`backend` chooses the kernels:
+  on Hopper GPUs, for 16-bit types: `flash_mosaic` (Mosaic GPU; only Hopper has its wgmma).
+  on Hopper for float32, and on other NVIDIA GPUs: `flash_triton` (Pallas' Triton lowering, for as
+    long as JAX has it).
+  on CPUs: `flash_triton` interpreted, which is correct but slow, and meant for tests.
 """
 
 import functools
@@ -23,14 +25,15 @@ from rf_jax.attention.registry import Attention
 from rf_jax.errors import InputError
 
 LENGTH_MULTIPLE = 128
-"""Kernels see queries and keys padded to multiples of this."""
+"""Queries and keys are padded to multiples of this length for the kernels."""
 
 HEAD_DIMS = (64, 128)
-"""Kernels see heads padded to one of these."""
+"""Heads are padded to one of these widths for the kernels."""
 
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
 HOPPER = 9.0
+"""The compute capability of Hopper GPUs."""
 
 
 def flash_attention(
@@ -39,7 +42,8 @@ def flash_attention(
     """softmax(query key^T / sqrt(hd)) value; see `rf_jax.attention` for the contract.
 
     Raises:
-      InputError: a head dim, type or device that no kernel serves; names what does.
+      InputError: no kernel serves the head width, type or device; the message names an attention
+        function that does.
     """
     return flash_attention_with_log_sum_exp(query, key, value, key_lengths)[0]
 
@@ -47,12 +51,10 @@ def flash_attention(
 def flash_attention_with_log_sum_exp(
     query: jax.Array, key: jax.Array, value: jax.Array, key_lengths: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """`flash_attention`, and the log-sum-exp of the scaled scores.
-
-    Both are differentiable.
+    """`flash_attention`, and the log-sum-exp of the scaled scores; both are differentiable.
 
     Returns:
-      out [B, T, nh, hd], and log_sum_exp [B, nh, T] float32; 0 in rows without keys.
+      out [B, T, nh, hd] and log_sum_exp [B, nh, T] float32, both 0 in rows without keys.
     """
     batch, num_queries, _, head_dim = query.shape
     kernels = backend(query.dtype, head_dim)
@@ -67,7 +69,7 @@ def backend(dtype: Any, head_dim: int) -> ModuleType:
     """The module of kernels for the default device.
 
     Raises:
-      InputError: nothing here runs that type, head dim or device.
+      InputError: there is no kernel for that type, head width or device.
     """
     if dtype not in DTYPES or head_dim > HEAD_DIMS[-1]:
         raise InputError(
@@ -83,6 +85,7 @@ def backend(dtype: Any, head_dim: int) -> ModuleType:
 
 
 def _kernels(name: str, needed: str) -> ModuleType:
+    """Imports a module of kernels, which needs the given module of JAX."""
     if importlib.util.find_spec(needed) is None:
         raise InputError(
             f"attention flash: jax {jax.__version__} no longer has the compiler ({needed}) that "
@@ -115,8 +118,8 @@ def _attend_forward(kernels, scale, query, key, value, key_lengths):
 def _attend_backward(kernels, scale, saved, cotangents):
     query, key, value, key_lengths, out, log_sum_exp = saved
     d_out, d_log_sum_exp = cotangents
-    # d scores = weights (d weights - delta), where the row sums of d out * out and the gradient
-    # of the log-sum-exp enter alike.
+    # d_scores = weights * (d_weights - delta), where delta takes in both the row sums of
+    # d_out * out and the gradient of the log-sum-exp.
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
     delta = delta.transpose(0, 2, 1) - d_log_sum_exp  # (B, nh, T)
     gradients = kernels.backward(

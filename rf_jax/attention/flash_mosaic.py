@@ -1,11 +1,12 @@
-"""Flash attention's kernels for Hopper GPUs, 16-bit inputs: Pallas' Mosaic GPU.
+"""The flash-attention kernels for Hopper GPUs and 16-bit inputs, in Pallas' Mosaic GPU.
 
-The forward pass is here, the backward pass in `flash_mosaic_backward`. The division of labour
+The forward pass is here, and the backward pass in `flash_mosaic_backward`. The division of labour
 between warpgroups and the consumers' turns on the tensor cores follow FlashAttention-3
 (arXiv 2407.08608).
 
-All arrays are [B, T or S, nh, hd] in bfloat16 or float16, T and S multiples of 128, hd 64 or 128,
-as `flash` pads them. Statistics and sums are float32, exponentials to base 2.
+Queries, keys and values are [B, T or S, nh, hd] in bfloat16 or float16. T and S are multiples of
+128 and hd is 64 or 128, as `flash` pads them. Statistics and sums are float32, and exponentials are
+to base 2.
 """
 
 import functools
@@ -22,10 +23,11 @@ from rf_jax.attention.flash_mosaic_backward import backward
 __all__ = ["backward", "forward"]
 
 TILES = mosaic.Tiles(rows=64, streamed=128, stages=2)
-"""Held: query, then out in its place; streamed: key and value. 32 + 128 KiB at hd 128."""
+"""Tiles of the forward pass. The query is held, and replaced by the result at the end; key and
+value are streamed. They take 32 + 128 KiB at hd 128."""
 
 LOWEST = -1e30
-"""Starts the running maximum: finite, so that a row without keys meets no inf - inf."""
+"""Start of the running maximum. It is finite, so that a row without keys meets no inf - inf."""
 
 
 def forward(query, key, value, key_lengths, scale):
@@ -33,9 +35,9 @@ def forward(query, key, value, key_lengths, scale):
 
     Args:
       query: [B, T, nh, hd].
-      key, value: [B, S, nh, hd]; finite, also beyond the length.
+      key, value: [B, S, nh, hd]; they must be finite, also beyond the length.
       key_lengths: [B] int32.
-      scale: of the scores; positive.
+      scale: positive factor of the scores.
 
     Returns:
       out [B, T, nh, hd] and log_sum_exp [B, nh, T] float32 (0 where the length is 0).
@@ -78,7 +80,11 @@ def flash_forward(
     tiles,
     scale,
 ):
-    """The kernel: operands and results in global memory, then shared memory and barriers."""
+    """The kernel of the forward pass.
+
+    Operands and results come first and lie in global memory; the keyword arguments up to `turn` are
+    shared memory and barriers.
+    """
     batch, head, block, warpgroup = mosaic.position()
     length = key_lengths[batch]
 
@@ -121,19 +127,20 @@ def flash_forward(
 def _attend(query, keys, values, turn, consumer, length, tiles, scale):
     """A consumer's online softmax over all blocks of keys.
 
-    The consumers take turns: while the products of one run, the other does its softmax. They meet
-    before and after issuing products, the second consumer one meeting behind the first. The scores
-    of the next block are issued along with the weighted sum of this one, so that the tensor cores
-    have no gap between the two.
+    The consumers take turns: while the products of one are running, the other computes its softmax.
+    They meet before and after they issue products, and the second consumer is one meeting behind
+    the first. The scores of the next block are issued together with the weighted sum of this one,
+    so that the tensor cores have no gap between the two.
 
     Args:
       query: [rows, hd] in shared memory.
       keys, values: each (ring, full barriers, free barriers).
-      turn: the barrier of their meetings.
-      scale: of the scores, to base 2.
+      turn: the barrier at which the consumers meet.
+      scale: factor of the scores, whose exponentials are to base 2.
 
     Returns:
-      per row the sum of weights and the greatest score (base 2), and the weighted sum of values.
+      the sum of weights [rows], the greatest scaled score [rows] and the weighted sum of values
+      [rows, hd].
     """
     (key_ring, key_full, key_free), (value_ring, value_full, value_free) = keys, values
     last = mosaic.num_key_blocks(length, tiles) - 1
@@ -188,11 +195,14 @@ def _attend(query, keys, values, turn, consumer, length, tiles, scale):
 
 
 def _softmax(scores, total, maximum, result, scale, dtype):
-    """A block's weights, and the sum, maximum and result so far, moved to the new maximum."""
+    """The weights of a block, and the sum, maximum and result so far, rescaled to a new maximum.
+
+    The sum includes the weights of the block; the result does not yet include its values.
+    """
     new_maximum = jnp.maximum(maximum, jnp.max(scores, axis=1) * scale)
     weights = jnp.exp2(scores * scale - mosaic.per_row(new_maximum, scores))
     shrink = jnp.exp2(maximum - new_maximum)
     total = total * shrink + jnp.sum(weights, axis=1)
     result = result * mosaic.per_row(shrink, result)
-    # All of this belongs before the turn on the tensor cores.
+    # Keeps the compiler from moving any of this past the turn on the tensor cores.
     return lax.optimization_barrier((weights.astype(dtype), total, new_maximum, result))

@@ -1,8 +1,9 @@
 """The gradients of `flash_mosaic`: one kernel for key and value, one for query.
 
-As in FlashAttention-2 (arXiv 2307.08691) weights are computed again from the log-sum-exp. Two
-kernels instead of one do 7 products of a pair of blocks for 5, and need no atomic additions: each
-sum stays in the registers of one warpgroup, and results are the same from run to run.
+As in FlashAttention-2 (arXiv 2307.08691), weights are computed again from the log-sum-exp. Two
+kernels need 7 products per pair of blocks where a single kernel would need 5, but they need no
+atomic additions: each sum stays in the registers of one warpgroup, and results are the same from
+run to run.
 
 With weights p = exp(scores - log_sum_exp) and dp = d_out value^T, the gradient of the scores is
 p (dp - delta), where delta is the row sum of d_out * out.
@@ -17,20 +18,23 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from rf_jax.attention import mosaic
 
 D_KEY_VALUE_TILES = mosaic.Tiles(rows=64, streamed=64, stages=3)
-"""Held: key and value; streamed: query and d_out. 64 + 96 KiB at hd 128. Two sums take 128
-registers, which leaves room for 64 x 64 scores."""
+"""Tiles of the kernel for key and value, which are held, while query and d_out are streamed. They
+take 64 + 96 KiB at hd 128. The two sums take 128 registers per thread, which leaves room for
+64 x 64 scores."""
 
 D_QUERY_TILES = mosaic.Tiles(rows=64, streamed=128, stages=2)
-"""Held: query and d_out; streamed: key and value. 64 + 128 KiB at hd 128."""
+"""Tiles of the kernel for query, which is held along with d_out, while key and value are streamed.
+They take 64 + 128 KiB at hd 128."""
 
 
 def backward(query, key, value, key_lengths, scale, log_sum_exp, delta, d_out):
     """Gradients of query, key and value; exactly zero for keys beyond the length.
 
     Args:
-      query, key, value, key_lengths, scale, log_sum_exp: as of `flash_mosaic.forward`.
-      delta: [B, nh, T] float32, the row sums of d_out * out (less the gradient of log_sum_exp).
-      d_out: [B, T, nh, hd].
+      query, key, value, key_lengths, scale: the arguments of `flash_mosaic.forward`.
+      log_sum_exp: [B, nh, T] float32, its second result.
+      delta: [B, nh, T] float32, the row sums of d_out * out, less the gradient of log_sum_exp.
+      d_out: [B, T, nh, hd], the gradient of the first result.
     """
     operands = (query, key, value, key_lengths, log_sum_exp * mosaic.LOG2_E, delta, d_out)
     tiles = D_KEY_VALUE_TILES
@@ -90,7 +94,8 @@ def flash_d_key_value(
 ):
     """The kernel of d_key and d_value: sums over all queries for a block of keys.
 
-    Its scores are transposed: weights become left operands of products, which may be registers.
+    Its scores are transposed, because weights are then left operands of products, and only left
+    operands may lie in registers.
     """
     batch, head, block, warpgroup = mosaic.position()
     length = key_lengths[batch]
@@ -127,7 +132,7 @@ def flash_d_key_value(
 
         start = (mosaic.zeros(*keys.shape), mosaic.zeros(*values.shape))
         d_keys, d_values = lax.fori_loop(0, steps, add, start)
-        # A key reaches its own row of the sums only, so masking these is enough.
+        # A key reaches only its own row of the sums, so masking the sums is enough.
         valid = mosaic.valid_keys(keys.shape, 0, rows.start, length)
         keys[...] = jnp.where(valid, d_keys * scale, 0.0).astype(keys.dtype)
         values[...] = jnp.where(valid, d_values, 0.0).astype(values.dtype)
@@ -135,14 +140,14 @@ def flash_d_key_value(
 
 
 def _add_d_key_value(d_keys, d_values, keys, values, queries, d_outs, log2_sum_exps, deltas, scale):
-    """The sums with a block of queries added; `d_keys` is short of a factor `scale`."""
+    """Adds a block of queries to the sums; `d_keys` still lacks the factor `scale`."""
     dtype = queries.dtype
 
     def issue(refs):
         d_keys, d_values, scores, d_weights = refs
         plgpu.wgmma(scores, keys, mosaic.transpose(queries))
         plgpu.wgmma(d_weights, values, mosaic.transpose(d_outs))
-        # From here on each product runs during the arithmetic on the one before.
+        # From here on each product runs during the arithmetic on the result of the one before.
         scores = plgpu.wgmma_accumulator_load(scores, wait_n=1) * (scale * mosaic.LOG2_E)
         weights = jnp.exp2(scores - mosaic.per_column(log2_sum_exps[...], scores))
         plgpu.wgmma(d_values, weights.astype(dtype), d_outs)
@@ -220,7 +225,10 @@ def flash_d_query(
 
 
 def _add_d_query(d_queries, queries, d_outs, log2_sum_exps, deltas, keys, values, valid, scale):
-    """The sum, short of a factor `scale`, with a block of keys added; valid None: all of them."""
+    """Adds a block of keys to the sum, which still lacks the factor `scale`.
+
+    `valid` is a mask of the scores [rows, keys], or None if all keys are within the length.
+    """
 
     def issue(refs):
         d_queries, scores, d_weights = refs
@@ -231,7 +239,7 @@ def _add_d_query(d_queries, queries, d_outs, log2_sum_exps, deltas, keys, values
         d_weights = plgpu.wgmma_accumulator_load(d_weights, wait_n=0)
         d_scores = weights * (d_weights - mosaic.per_row(deltas, d_weights))
         if valid is not None:
-            # Not a product with zero: what lies beyond the length may have overflowed.
+            # A product with zero would not do, because scores beyond the length may overflow.
             d_scores = jnp.where(valid, d_scores, 0.0)
         plgpu.wgmma(d_queries, d_scores.astype(keys.dtype), keys)
 

@@ -1,7 +1,7 @@
 """Flash-attention kernels in portable Pallas: Triton on GPUs, interpreted on CPUs.
 
-All arrays are [B, T or S, nh, hd], T and S multiples of 128, hd 64 or 128, as `flash` pads them;
-statistics and accumulators are float32, exponentials to base 2.
+Queries, keys and values are [B, T or S, nh, hd]. T and S are multiples of 128 and hd is 64 or 128,
+as `flash` pads them. Statistics and accumulators are float32, and exponentials are to base 2.
 """
 
 import functools
@@ -24,7 +24,7 @@ def forward(query, key, value, key_lengths, scale):
       query: [B, T, nh, hd].
       key, value: [B, S, nh, hd].
       key_lengths: [B] int32.
-      scale: of the scores.
+      scale: factor of the scores.
 
     Returns:
       out [B, T, nh, hd] and log_sum_exp [B, nh, T] float32 (0 where the length is 0).
@@ -48,9 +48,10 @@ def backward(query, key, value, key_lengths, scale, log_sum_exp, delta, d_out):
     """Gradients of query, key and value.
 
     Args:
-      query, key, value, key_lengths, scale, log_sum_exp: as of `forward`.
-      delta: [B, nh, T] float32, the row sums of d_out * out (less the gradient of log_sum_exp).
-      d_out: [B, T, nh, hd].
+      query, key, value, key_lengths, scale: the arguments of `forward`.
+      log_sum_exp: [B, nh, T] float32, its second result.
+      delta: [B, nh, T] float32, the row sums of d_out * out, less the gradient of log_sum_exp.
+      d_out: [B, T, nh, hd], the gradient of the first result.
     """
     batch, num_queries, num_heads, head_dim = query.shape
     num_keys = key.shape[1]
@@ -77,12 +78,17 @@ def backward(query, key, value, key_lengths, scale, log_sum_exp, delta, d_out):
 
 
 def _block_sizes(dtype) -> tuple[int, int]:
-    """Rows of queries and of keys at a time: what fits registers and shared memory at hd 128."""
+    """Numbers of queries and of keys per block that fit registers and shared memory at hd 128."""
     return (32, 32) if dtype == jnp.float32 else (128, 64)
 
 
 def _specs(block, length, head_dim):
-    """Blocks of the grid (block, head, batch): rows of a head, all rows, row statistics, length."""
+    """Block specifications for the grid (block, head, batch).
+
+    Returns:
+      those of a block of rows of a head, of all `length` rows of a head, of the statistics of a
+      block of rows, and of the number of valid keys.
+    """
     return (
         pl.BlockSpec((None, block, None, head_dim), lambda i, h, b: (b, i, h, 0)),
         pl.BlockSpec((None, length, None, head_dim), lambda i, h, b: (b, 0, h, 0)),
@@ -92,6 +98,7 @@ def _specs(block, length, head_dim):
 
 
 def _call(kernel, **options):
+    """A launcher of the kernel on the default device."""
     if jax.default_backend() == "cpu":
         return pl.pallas_call(kernel, interpret=True, **options)
     from jax.experimental.pallas import triton
@@ -101,13 +108,16 @@ def _call(kernel, **options):
 
 
 def _dot(a, b, contract):
-    """Product of two matrices over the named axes, in float32."""
+    """Product of two matrices over one axis of each, (axis of a, axis of b), in float32."""
     dimensions = (((contract[0],), (contract[1],)), ((), ()))
     return lax.dot_general(a, b, dimensions, **float32_product(a.dtype))
 
 
 def _over_key_blocks(length, block_kv, step, carry):
-    """Runs `step(start, masked, carry)` over the blocks below the length; the last is masked."""
+    """Runs `step(start, masked, carry)` over the blocks of keys that begin below the length.
+
+    Only a block that the length cuts is masked.
+    """
     whole = length // block_kv
     carry = lax.fori_loop(0, whole, lambda j, c: step(j * block_kv, False, c), carry)
     blocks = pl.cdiv(length, block_kv)
@@ -115,13 +125,13 @@ def _over_key_blocks(length, block_kv, step, carry):
 
 
 def _key_block(key_ref, value_ref, start, block_kv, masked, length):
-    """Keys and values [k, hd] from `start`, and which are valid [k] (None: all)."""
+    """Keys and values [k, hd] from `start` on, and a mask [k] of the valid ones if `masked`."""
     rows = pl.ds(start, block_kv)
     key, value = key_ref[rows, :], value_ref[rows, :]
     if not masked:
         return key, value, None
     valid = start + jnp.arange(block_kv) < length
-    # A weight of 0 does not hide a value that is not finite.
+    # A weight of 0 would not hide a value that is not finite.
     return key, jnp.where(valid[:, None], value, jnp.zeros_like(value)), valid
 
 

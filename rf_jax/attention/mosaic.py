@@ -1,9 +1,9 @@
 """What the Mosaic GPU kernels share: warpgroups, tiles in shared memory, products.
 
-A block of threads is three warpgroups. The last, the producer, streams tiles into shared memory
-with bulk copies (TMA). The others, the consumers, each hold some rows of the problem for the whole
-kernel and multiply them with wgmma, sums in registers. A block knows its place by the axes
-"batch", "head", "block" (of rows) and "warpgroup".
+A block of threads consists of three warpgroups. The last, the producer, streams tiles into shared
+memory with bulk copies (TMA). The other two, the consumers, each hold some rows of the problem for
+the whole kernel and multiply them with wgmma, with sums in registers. The axes "batch", "head",
+"block" (of rows) and "warpgroup" tell a warpgroup its place.
 """
 
 import dataclasses
@@ -18,37 +18,50 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 LOG2_E = math.log2(math.e)
 
 CONSUMERS = 2
-"""Consumer warpgroups of a block; the producer's index is the next."""
+"""Number of consumer warpgroups per block; it is also the index of the producer."""
 
 CONSUMER_REGISTERS = 240
 PRODUCER_REGISTERS = 24
-"""A thread's, once the warpgroups have shared out what they start with, 168 each."""
+"""Registers per thread, after the warpgroups have redistributed the 168 that each starts with."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Rows of a kernel's tiles.
+    """The sizes of a kernel's tiles.
 
-    Shared memory: 2 hd bytes a row and array (256 at hd 128) times (CONSUMERS * rows * held arrays
-    + stages * streamed * streamed arrays), of 227 KiB a block.
+    A row of an array takes 2 hd bytes of shared memory (256 at hd 128). There are CONSUMERS * rows
+    rows of each array that is held and stages * streamed rows of each array that is streamed, and
+    they must fit in the 227 KiB of a block.
+
+    Attributes:
+      rows: rows that each consumer holds for the whole kernel; one wgmma computes 64.
+      streamed: rows per block that streams past them.
+      stages: blocks in shared memory at a time, which is how far copies run ahead of products.
     """
 
     rows: int
-    """Of each consumer, for the whole kernel; one wgmma computes 64."""
     streamed: int
-    """Of a block that streams past them."""
     stages: int
-    """Blocks in shared memory at a time: how far copies run ahead of products."""
 
 
 def call(kernel, tiles, scale, rows_of, out_type, scratch):
-    """A launcher of `kernel` on a grid of (batch, head, block of rows of `rows_of`)."""
+    """A launcher of a kernel on a grid of (batch, head, block of rows).
+
+    Args:
+      kernel: takes references to operands and results, those of `scratch` by name, `tiles` and
+        `scale`.
+      tiles: its `Tiles`.
+      scale: factor of the scores.
+      rows_of: [B, T, nh, hd], the array whose rows the consumers hold.
+      out_type: shapes and types of the results.
+      scratch: shared memory and barriers by name.
+    """
     batch, length, num_heads, _ = rows_of.shape
     return plgpu.kernel(
         functools.partial(kernel, tiles=tiles, scale=scale),
         out_type=out_type,
         scratch_types=scratch,
-        # The last axis runs fastest: blocks that run together stream the same head through L2.
+        # The last axis runs fastest, so blocks that run together stream the same head through L2.
         grid=(batch, num_heads, length // (CONSUMERS * tiles.rows)),
         grid_names=("batch", "head", "block"),
         num_threads=CONSUMERS + 1,
@@ -81,17 +94,17 @@ def ring_statistics(tiles):
 
 
 def held_full(copies=1):
-    """Per consumer: its rows have arrived, by that many copies."""
+    """One barrier per consumer: its rows have arrived, in that many copies."""
     return plgpu.Barrier(num_arrivals=copies, num_barriers=CONSUMERS)
 
 
 def ring_full(tiles, copies=1):
-    """Per slot: a block has arrived, by that many copies."""
+    """One barrier per slot of a ring: a block has arrived, in that many copies."""
     return plgpu.Barrier(num_arrivals=copies, num_barriers=tiles.stages)
 
 
 def ring_free(tiles):
-    """Per slot: all consumers are done with the block."""
+    """One barrier per slot of a ring: all consumers are done with the block."""
     return plgpu.Barrier(num_arrivals=CONSUMERS, num_barriers=tiles.stages)
 
 
@@ -101,29 +114,31 @@ def position():
 
 
 def consumer_rows(tiles, block, consumer):
-    """The rows that a consumer holds."""
+    """The slice of the rows that a consumer holds."""
     return pl.ds((block * CONSUMERS + consumer) * tiles.rows, tiles.rows)
 
 
 def num_key_blocks(length, tiles):
-    """At least one, so that the last block of keys can always be the masked one."""
+    """Number of blocks of keys; at least one, so that the last one can always be masked."""
     return jnp.maximum(lax.div(length + (tiles.streamed - 1), tiles.streamed), 1)
 
 
 def valid_keys(shape, axis, first, length):
-    """Whether the keys that run along `axis` from `first` on are within the length."""
+    """Mask of that shape: whether the keys along `axis`, from `first` on, are within the length."""
     return first + lax.broadcasted_iota(jnp.int32, shape, axis) < length
 
 
 def produce(steps, tiles, *rings):
-    """The producer: fills slot `step % stages` of the rings at every step.
+    """Runs the producer, which fills slot `step % stages` of the rings at every step.
 
     Args:
-      rings: pairs of `ring_free` barriers and start(step, slot), which starts the copies.
+      steps: number of blocks to stream.
+      tiles: the kernel's `Tiles`.
+      rings: pairs of `ring_free` barriers and a function start(step, slot) that starts the copies.
     """
     plgpu.set_max_registers(PRODUCER_REGISTERS, action="decrease")
 
-    # Ends when all slots are free again, so that no barrier completes unseen.
+    # Goes on until all slots are free again, so that every barrier is waited for.
     @pl.loop(0, steps + tiles.stages)
     def _(step):
         slot = lax.rem(step, tiles.stages)
@@ -133,33 +148,37 @@ def produce(steps, tiles, *rings):
 
 
 def be_consumer():
-    """A consumer's first words."""
+    """Takes the registers that the producer gives up; a consumer begins with this."""
     plgpu.set_max_registers(CONSUMER_REGISTERS, action="increase")
 
 
 def multiply(issue, *sums):
-    """Runs issue(accumulators), which starts products; the sums with all of them added."""
+    """Runs issue(accumulators), which starts products, and returns the sums with these added."""
     return pl.run_state(issue)(tuple(plgpu.ACC.init(x) for x in sums))
 
 
 def zeros(*shape):
+    """Float32 zeros in registers."""
     return jnp.zeros(shape, jnp.float32)
 
 
 def transpose(tile):
+    """A reference to a tile in shared memory as its transpose."""
     return tile.transpose((1, 0))
 
 
 def per_row(x, like):
+    """Broadcasts x [rows] to the shape of `like` [rows, columns]."""
     return lax.broadcast_in_dim(x, like.shape, (0,))
 
 
 def per_column(x, like):
+    """Broadcasts x [columns] to the shape of `like` [rows, columns]."""
     return lax.broadcast_in_dim(x, like.shape, (1,))
 
 
 def write(*copies):
-    """Copies (tile, destination) out of shared memory."""
+    """Copies tiles out of shared memory, given as pairs (tile, destination)."""
     plgpu.commit_smem()
     for tile, destination in copies:
         plgpu.copy_smem_to_gmem(tile, destination)

@@ -1,14 +1,15 @@
 """Linear attention by positive random features: FAVOR+ (Choromanski et al. 2021, arXiv 2009.14794).
 
 With x = q / hd^(1/4) and y = k / hd^(1/4), exp(x . y) is the mean over Gaussian w of
-exp(w . x - |x|^2 / 2) exp(w . y - |y|^2 / 2). r draws of w make r features of a token, and
+exp(w . x - |x|^2 / 2) exp(w . y - |y|^2 / 2). r draws of w give every token r features phi, and
 
-    out = phi(q) (sum_k phi(k) v^T) / (phi(q) sum_k phi(k)),
+    out = phi(q) (sum_k phi(k) v^T) / (phi(q) sum_k phi(k))
 
-in time and memory linear in the number of tokens. Padded keys enter no sum and no maximum.
+takes time and memory that are linear in the number of tokens. Padded keys enter no sum and no
+maximum.
 
-The relative variance of one feature is exp(|x + y|^2) - 1, so norms decide everything; the options
-shrink them or the variance (docs/attention.md measures each).
+The relative variance of one feature is exp(|x + y|^2) - 1, so the norms decide how good the
+approximation is. The options shrink the norms or the variance (docs/attention.md measures each).
 """
 
 import dataclasses
@@ -27,18 +28,19 @@ from rf_jax.precision import float32_product
 from rf_jax.schema import Limit
 
 CHUNK = 512
-"""Tokens whose features exist at a time."""
+"""Largest number of tokens whose features exist at a time."""
 
 EPSILON = 1e-4
-"""Added to every feature, which bounds the normaliser away from 0."""
+"""The published constant that is added to every feature; it keeps the normaliser away from 0."""
 
 INITIAL_SQUARED_NORM = 1.5
-"""|x|^2 that the temperature starts from, for normed queries and keys of unit gain."""
+"""The |x|^2 that the temperature starts from, for normed queries and keys of unit gain."""
 
 LARGEST_SQUARED_NORM = 4.0
-"""|x|^2 beyond which the temperature cannot go; features are useless far above 2."""
+"""The |x|^2 that the temperature cannot exceed; features are useless far above 2."""
 
 _LOWEST = -1e30
+"""Start of the running maximum. It is finite, so that rows without keys stay finite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +48,13 @@ class PerformerOptions:
     """How features are made.
 
     Attributes:
-      features: r; None takes hd ln hd, as the published Performer.
-      hyperbolic: features in pairs of w and -w (r / 2 draws), for a smaller variance.
-      center_keys: subtract mean(q) + mean(k) from the keys. Softmax ignores any shift of all keys,
-        so this changes no exact attention, and it shrinks |x + y|.
-      temperature: a learned factor per head on queries and keys, bounded, which starts at
-        |x|^2 = INITIAL_SQUARED_NORM. It changes the attention: for networks trained with it.
+      features: r; None takes hd ln hd, as the published Performer does.
+      hyperbolic: makes features in pairs of w and -w (r / 2 draws), for a smaller variance.
+      center_keys: subtracts mean(q) + mean(k) from the keys. Softmax ignores any shift of all keys,
+        so this would not change exact attention, and it shrinks |x + y|.
+      temperature: multiplies queries and keys by a learned, bounded factor per head that starts at
+        |x|^2 = INITIAL_SQUARED_NORM. This changes the attention, so it is only for networks that
+        are trained with it.
     """
 
     features: Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 65536)] | None = None
@@ -60,19 +63,19 @@ class PerformerOptions:
     temperature: bool = False
 
     def num_draws(self, head_dim: int) -> int:
-        """Rows of the projection for heads of that width."""
+        """Number of rows of the projection, for heads of that width."""
         features = self.features or int(head_dim * math.log(head_dim))
         return -(-features // 2) if self.hyperbolic else features
 
     def num_features(self, head_dim: int) -> int:
-        """Features of a token."""
+        """Number of features per token, for heads of that width."""
         return self.num_draws(head_dim) * (2 if self.hyperbolic else 1)
 
 
 class PerformerAttention(nn.Module):
-    """`performer_attention` with its variables: the projection, and the temperature if any.
+    """`performer_attention` with its variables: the projection, and the temperature if it is on.
 
-    The projection is a constant: drawn with the parameters, stored, never trained.
+    The projection is a constant: it is drawn and stored with the parameters, but never trained.
     """
 
     options: PerformerOptions
@@ -106,12 +109,14 @@ def performer_attention(
     """Approximates softmax attention; see `rf_jax.attention` for the contract.
 
     Args:
-      query, key, value, key_lengths: as of every attention function.
-      projection: [draws, hd] of `orthogonal_projection`.
-      options: `hyperbolic` and `center_keys` matter here.
+      query: [B, T, nh, hd].
+      key, value: [B, S, nh, hd].
+      key_lengths: [B] int32, or None if all keys are valid.
+      projection: [draws, hd], drawn by `orthogonal_projection`.
+      options: only `hyperbolic` and `center_keys` matter here.
 
     Returns:
-      [B, T, nh, hd] of query's type.
+      [B, T, nh, hd] in the type of query.
     """
     if key_lengths is None:
         key_lengths = jnp.full((key.shape[0],), key.shape[1], jnp.int32)
@@ -139,11 +144,11 @@ def log_features(
     Args:
       x: [..., hd].
       projection: [draws, hd].
-      hyperbolic: append the features of the negated projection.
+      hyperbolic: whether to append the features of the negated projection.
 
     Returns:
-      the logarithms [..., r], r = draws or 2 draws, and their largest term in w . x [..., 1], which
-      the published Performer subtracts before the exponential.
+      the logarithms [..., r] with r = draws or 2 draws, and the largest w . x hd^(-1/4) of each token
+      [..., 1], which the published Performer subtracts before the exponential.
     """
     head_dim = x.shape[-1]
     product = float32_product(x.dtype)
@@ -157,12 +162,15 @@ def log_features(
 
 
 def orthogonal_projection(rng: jax.Array, draws: int, head_dim: int) -> jax.Array:
-    """Gaussian directions [draws, hd], orthogonal within blocks of hd, each N(0, I) on its own."""
+    """Draws Gaussian directions [draws, hd] that are orthogonal within blocks of hd.
+
+    Each direction on its own is distributed as N(0, I).
+    """
     blocks = -(-draws // head_dim)
     direction_rng, norm_rng = jax.random.split(rng)
     gaussian = jax.random.normal(direction_rng, (blocks, head_dim, head_dim), jnp.float32)
     orthogonal, upper = jnp.linalg.qr(gaussian)
-    # The signs that make QR unique, and so the directions uniform (Mezzadri, math-ph/0609050).
+    # These signs make QR unique, and hence the directions uniform (Mezzadri, math-ph/0609050).
     orthogonal *= jnp.sign(jnp.diagonal(upper, axis1=1, axis2=2))[:, None, :]
     rows = orthogonal.swapaxes(1, 2).reshape(-1, head_dim)[:draws]
     norms = jnp.linalg.norm(jax.random.normal(norm_rng, (draws, head_dim), jnp.float32), axis=1)
@@ -170,7 +178,12 @@ def orthogonal_projection(rng: jax.Array, draws: int, head_dim: int) -> jax.Arra
 
 
 def redraw_projections(constants: Any, rng: jax.Array) -> Any:
-    """New projections, of the same shapes, wherever the constants of a network hold some."""
+    """Draws all projections among the constants of a network anew, and keeps the other constants.
+
+    Args:
+      constants: the network's tree of constants; projections are [..., draws, hd].
+      rng: a key.
+    """
     leaves, structure = jax.tree_util.tree_flatten_with_path(constants)
     rngs = jax.random.split(rng, len(leaves))
 
@@ -187,7 +200,10 @@ def redraw_projections(constants: Any, rng: jax.Array) -> Any:
 
 
 def temperature(logit: jax.Array, head_dim: int) -> jax.Array:
-    """The factor on queries and keys: 0 to where |x|^2 = LARGEST_SQUARED_NORM at unit gain."""
+    """The factor on queries and keys, of the shape of `logit`.
+
+    It lies between 0 and the factor for which |x|^2 = LARGEST_SQUARED_NORM at unit gain.
+    """
     # A normed head has |q|^2 = hd, hence |x|^2 = sqrt(hd).
     return jax.nn.sigmoid(logit) * math.sqrt(LARGEST_SQUARED_NORM / math.sqrt(head_dim))
 
@@ -198,9 +214,10 @@ def _initial_temperature(_, shape, dtype):
 
 
 def _centered(query, key, key_lengths):
-    """Keys less the means of valid queries and keys.
+    """Subtracts the means of the valid queries and keys from the keys.
 
-    Self attention pads queries as it pads keys; in cross attention all queries are valid.
+    If there are as many queries as keys, this is taken to be self attention, where queries are
+    padded as keys are. In cross attention all queries are valid.
     """
     query_lengths = key_lengths if query.shape[1] == key.shape[1] else query.shape[1]
     center = _mean(query, query_lengths) + _mean(key, key_lengths)
@@ -217,9 +234,9 @@ def _mean(x, lengths):
 
 
 def _summarize(key_blocks, value_blocks, key_lengths, projection, hyperbolic):
-    """Means over valid keys of phi(k) v^T [B, nh, r, hd] and of phi(k) [B, nh, r].
+    """The means over valid keys of phi(k) v^T [B, nh, r, hd] and of phi(k) [B, nh, r].
 
-    One pass: sums are rescaled when the running maximum of the exponents grows.
+    This takes one pass: the sums are rescaled when the running maximum of the exponents grows.
     """
     _, batch, num_heads, size, head_dim = key_blocks.shape
     product = float32_product(key_blocks.dtype)
@@ -262,7 +279,7 @@ def _summarize(key_blocks, value_blocks, key_lengths, projection, hyperbolic):
 
 
 def _read(query, summary, projection, hyperbolic):
-    """Queries [B, nh, t, hd] read the summary of the keys."""
+    """The attention of queries [B, nh, t, hd], from the summary of the keys."""
     weighted, total = summary
     logs, largest = log_features(query, projection, hyperbolic)
     phi = (jnp.exp(logs - largest) + EPSILON).astype(query.dtype)
@@ -273,20 +290,24 @@ def _read(query, summary, projection, hyperbolic):
 
 
 PROJECTION_NAME = "fast_attention.projection_matrix"
-"""Ends the names of the Performer fork's random projections, one [r, hd] per layer."""
+"""The end of the names of random projections in files of the Performer fork of RenderFormer, which
+hold one [r, hd] per layer."""
 
 
 def performer_flops(
     queries: int, keys: int, width: int, num_heads: int, options: PerformerOptions
 ) -> float:
-    """Operations of the features of queries and keys, and of their two products with the values."""
+    """Floating-point operations: making all features, and the two products that these enter."""
     head_dim = width // num_heads
     per_token = options.num_draws(head_dim) + options.num_features(head_dim)
     return 2 * (queries + keys) * per_token * width
 
 
 def fork_options(shapes: Mapping[str, tuple[int, ...]]) -> PerformerOptions | None:
-    """The options of the Performer fork's files, which hold projections and do not say so."""
+    """The options that the tensors of a file imply; None if none of them is a projection.
+
+    The files of the Performer fork do not name their attention.
+    """
     for name, shape in shapes.items():
         if name.endswith(PROJECTION_NAME) and shape:
             return PerformerOptions(features=shape[0])

@@ -1,4 +1,7 @@
-"""What an attention function says about itself, so that nothing else need know it by name."""
+"""The description of an attention function, so that no other module has to know it by name.
+
+`rf_jax/attention/__init__.py` tells how to add one.
+"""
 
 import dataclasses
 import functools
@@ -6,44 +9,54 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from rf_jax import schema
 
 AttentionFn = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]
-"""attention_fn(query, key, value, key_lengths); `rf_jax.attention` has the contract."""
+"""attention_fn(query, key, value, key_lengths); see `rf_jax.attention` for the contract."""
 
 
 def exact_flops(queries: int, keys: int, width: int, num_heads: int, options: Any) -> float:
-    """Operations of softmax attention: scores and weighted values."""
+    """Floating-point operations of softmax attention: the scores and the weighted values.
+
+    Args:
+      queries, keys: numbers of valid tokens.
+      width: nh hd.
+      num_heads: nh.
+      options: the function's options; softmax attention has none.
+    """
     return 4 * queries * keys * width
 
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """An attention function and what it needs of the network around it.
+    """An attention function, and what it needs from the network around it.
+
+    Only `name` and `function` are needed for a function without variables and options.
 
     Attributes:
-      name: what configurations and command lines call it; its variables are kept under this name.
-      function: an `AttentionFn`. One with options takes them as the keyword `options`. One with
-        variables is the class of a Linen module, constructed with the options if there are any,
-        whose `__call__` is an `AttentionFn`; its parameters are trained, its `constants` are not.
-      options: its options, a frozen dataclass; None if it has none. Configurations hold an option
-        as NAME_OPTION, for example `performer_features`.
-      has_variables: whether `function` is a Linen module.
+      name: the name in configurations and on command lines; variables are kept under it too.
+      function: an `AttentionFn`. If there are options, it takes them as the keyword `options`. A
+        function with variables is the class of a Linen module that is constructed with the options,
+        if there are any, and whose `__call__` is an `AttentionFn`. Its `params` are trained, its
+        `constants` are not, and both are saved.
+      options: an instance of a frozen dataclass, with the values in use; None without options.
+        Configurations hold each option as NAME_OPTION, for example `performer_features`.
+      has_variables: whether `function` is the class of a Linen module.
       exact: whether it computes softmax attention up to rounding, so that weights trained with one
         exact function can be used with any other.
       rows_per_device: whether each device must run it on its own rows of the batch, because XLA
-        cannot split it (hand-written kernels do not split). Not for functions with variables.
-      token_order: whether it wants neighbouring tokens to be near to each other in space; the
-        triangles are then sorted along a Hilbert curve.
-      flops: counts its operations from (queries, keys, width, num_heads, options).
-      redraw: gives new values to its random constants; takes a network's whole tree of constants
-        and a key.
-      torch_names: variable -> name in PyTorch files, below the attention module's; other variables
-        are called NAME.VARIABLE there.
-      recognize: gives the options that the shapes of a PyTorch file's tensors, by name, imply; None
-        if the file has no variables of this function. For files that do not name their attention.
+        cannot split it. Hand-written kernels need this. Functions with variables cannot have it.
+      token_order: whether neighbouring tokens should be near to each other in space; triangles are
+        then sorted along a Hilbert curve.
+      flops: gives the number of floating-point operations for (queries, keys, width, num_heads,
+        options); see `exact_flops`.
+      redraw: draws its random constants anew during training; takes the network's whole tree of
+        constants and a key, and returns the new tree.
+      torch_names: the names of variables in PyTorch files, after the name of the attention module.
+        Variables that are not listed are called NAME.VARIABLE there.
+      recognize: gives the options that the tensors of a PyTorch file (name -> shape) imply, or None
+        if the file has no variables of this function; for files that do not name their attention.
     """
 
     name: str
@@ -59,14 +72,22 @@ class Attention:
     recognize: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None
 
     def bind(self) -> AttentionFn:
-        """The function that a layer calls; inside a compact method of a Linen module."""
+        """The function with its options, for a layer to call.
+
+        A function with variables must be bound inside a compact method of the layer, which then
+        owns the variables.
+        """
         options = () if self.options is None else (self.options,)
         if self.has_variables:
             return self.function(*options, name=self.name)
         return functools.partial(self.function, options=self.options) if options else self.function
 
     def with_options(self, chosen: tuple[Any, ...]) -> "Attention":
-        """This function with its own options out of those chosen for several functions."""
+        """This function with those of the chosen options that are its own, if there are any.
+
+        Args:
+          chosen: options of several functions, at most one of each type.
+        """
         mine = [options for options in chosen if type(options) is type(self.options)]
         return dataclasses.replace(self, options=mine[0]) if mine else self
 
@@ -81,12 +102,10 @@ class Attention:
         return {f"{self.name}_{key}": value for key, value in values.items()}
 
     def parse_options(self, values: Mapping[str, Any]) -> Any:
-        """The options that a configuration's keys give; those of other functions are ignored."""
+        """Makes the options from the keys of a configuration; ignores all other keys.
+
+        Must not be called on a function without options.
+        """
         prefix = f"{self.name}_"
         chosen = {key: values[key] for key in self.option_hints() if key in values}
         return type(self.options)(**{k.removeprefix(prefix): v for k, v in chosen.items()})
-
-
-def shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape, for `Attention.recognize`."""
-    return {name: np.shape(tensor) for name, tensor in tensors.items()}

@@ -9,7 +9,6 @@ import jax
 from flax import traverse_util
 
 from rf_jax.attention import ATTENTIONS, parse_attention
-from rf_jax.attention.registry import shapes
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.files import atomic_path
 from rf_jax.models import RenderFormerConfig
@@ -134,9 +133,9 @@ def _implied_attention(tensors) -> dict[str, Any]:
 
     Such files do not name their attention, which is that of the view-independent stage.
     """
-    found = shapes(tensors)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
     for attention in ATTENTIONS.values():
-        options = attention.recognize and attention.recognize(found)
+        options = attention.recognize and attention.recognize(shapes)
         if options:
             values = dataclasses.replace(attention, options=options).option_values()
             values = dict(values.items() - attention.option_values().items())
