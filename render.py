@@ -9,6 +9,7 @@ Examples:
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from rf_jax.attention import ATTENTIONS
@@ -54,6 +55,13 @@ def make_parser() -> argparse.ArgumentParser:
         "are compared with: NAME_truth_view_0.exr beside it, or img in an .h5 file; else 256)",
     )
     add("--views", help='which cameras, such as "0,2-4" (default: all)')
+    add_network_options(add)
+    add_output_options(add)
+    return parser
+
+
+def add_network_options(add: Callable) -> None:
+    """Options that say how the network computes; `add` is a parser's `add_argument`."""
     add(
         "--precision",
         choices=PRECISIONS,
@@ -66,6 +74,10 @@ def make_parser() -> argparse.ArgumentParser:
         "for the published ones auto, the fastest exact attention on the device)",
     )
     add("--batch_size", type=int, default=1, help="views rendered at once (default: 1)")
+
+
+def add_output_options(add: Callable) -> None:
+    """Options that say what is written."""
     add(
         "--tone_mapper",
         choices=TONE_MAPPERS,
@@ -80,7 +92,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="also write the views of a single file as .mp4; animations always are",
     )
     add("--fps", type=float, default=24.0, help="frames per second of the video (default: 24)")
-    return parser
 
 
 def parse_args() -> argparse.Namespace:

@@ -170,15 +170,7 @@ def _attend(query, keys, values, turn, consumer, length, tiles, scale):
         plgpu.barrier_arrive(key_free.at[next_slot])
         return scores, total, maximum, result
 
-    def score_first(refs):
-        plgpu.wgmma(refs[0], query, mosaic.transpose(key_ring.at[0]))
-
-    def weigh_last(refs):
-        plgpu.wgmma(refs[0], weights, value_ring.at[lax.rem(last, tiles.stages)])
-
-    plgpu.barrier_wait(key_full.at[0])
-    (scores,) = mosaic.multiply(score_first, no_scores)
-    plgpu.barrier_arrive(key_free.at[0])
+    scores = _score_first(query, keys, no_scores)
     pl.when(consumer == 1)(meet)
     lowest = jnp.full((tiles.rows,), LOWEST, jnp.float32)
     sums = (mosaic.zeros(tiles.rows), lowest, mosaic.zeros(*query.shape))
@@ -188,10 +180,33 @@ def _attend(query, keys, values, turn, consumer, length, tiles, scale):
     valid = mosaic.valid_keys(scores.shape, 1, last * tiles.streamed, length)
     scores = jnp.where(valid, scores, -jnp.inf)
     weights, total, maximum, result = _softmax(scores, *sums, scale, query.dtype)
-    plgpu.barrier_wait(value_full.at[lax.rem(last, tiles.stages)])
-    (result,) = mosaic.multiply(weigh_last, result)
-    plgpu.barrier_arrive(value_free.at[lax.rem(last, tiles.stages)])
-    return total, maximum, result
+    return total, maximum, _weigh_last(result, weights, values, lax.rem(last, tiles.stages))
+
+
+def _score_first(query, keys, no_scores):
+    """The scores of the first block of keys."""
+    key_ring, key_full, key_free = keys
+
+    def score(refs):
+        plgpu.wgmma(refs[0], query, mosaic.transpose(key_ring.at[0]))
+
+    plgpu.barrier_wait(key_full.at[0])
+    (scores,) = mosaic.multiply(score, no_scores)
+    plgpu.barrier_arrive(key_free.at[0])
+    return scores
+
+
+def _weigh_last(result, weights, values, slot):
+    """The weighted sum of values with the last block added, which nothing is issued along with."""
+    value_ring, value_full, value_free = values
+
+    def weigh(refs):
+        plgpu.wgmma(refs[0], weights, value_ring.at[slot])
+
+    plgpu.barrier_wait(value_full.at[slot])
+    (result,) = mosaic.multiply(weigh, result)
+    plgpu.barrier_arrive(value_free.at[slot])
+    return result
 
 
 def _softmax(scores, total, maximum, result, scale, dtype):

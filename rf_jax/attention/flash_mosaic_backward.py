@@ -104,13 +104,8 @@ def flash_d_key_value(
 
     @pl.when(warpgroup == mosaic.CONSUMERS)
     def _():
-        def start(step, slot):
-            rows = pl.ds(step * tiles.streamed, tiles.streamed)
-            for source, ring in zip((query, d_out), rings, strict=True):
-                plgpu.copy_gmem_to_smem(source.at[batch, rows, head], ring.at[slot], full.at[slot])
-            for source, ring in zip((log2_sum_exp, delta), statistics_rings, strict=True):
-                plgpu.copy_gmem_to_smem(source.at[batch, head, rows], ring.at[slot], full.at[slot])
-
+        statistics = (log2_sum_exp, delta), statistics_rings
+        start = _copy_blocks((query, d_out), rings, *statistics, (batch, head), full, tiles)
         mosaic.produce(steps, tiles, (free, start))
 
     @pl.when(warpgroup < mosaic.CONSUMERS)
@@ -137,6 +132,26 @@ def flash_d_key_value(
         keys[...] = jnp.where(valid, d_keys * scale, 0.0).astype(keys.dtype)
         values[...] = jnp.where(valid, d_values, 0.0).astype(values.dtype)
         mosaic.write((keys, d_key.at[batch, rows, head]), (values, d_value.at[batch, rows, head]))
+
+
+def _copy_blocks(sources, rings, statistics, statistics_rings, place, full, tiles):
+    """start(step, slot) of the producer: begins to copy a block of rows into a slot of the rings.
+
+    Args:
+      sources, rings: [B, T, nh, hd], and the rings for blocks of them.
+      statistics, statistics_rings: the same of [B, nh, T].
+      place: batch and head.
+    """
+    batch, head = place
+
+    def start(step, slot):
+        rows = pl.ds(step * tiles.streamed, tiles.streamed)
+        for source, ring in zip(sources, rings, strict=True):
+            plgpu.copy_gmem_to_smem(source.at[batch, rows, head], ring.at[slot], full.at[slot])
+        for source, ring in zip(statistics, statistics_rings, strict=True):
+            plgpu.copy_gmem_to_smem(source.at[batch, head, rows], ring.at[slot], full.at[slot])
+
+    return start
 
 
 def _add_d_key_value(d_keys, d_values, keys, values, queries, d_outs, log2_sum_exps, deltas, scale):
@@ -186,11 +201,7 @@ def flash_d_query(
 
     @pl.when(warpgroup == mosaic.CONSUMERS)
     def _():
-        def start(step, slot):
-            rows = pl.ds(step * tiles.streamed, tiles.streamed)
-            for source, ring in zip((key, value), rings, strict=True):
-                plgpu.copy_gmem_to_smem(source.at[batch, rows, head], ring.at[slot], full.at[slot])
-
+        start = _copy_blocks((key, value), rings, (), (), (batch, head), full, tiles)
         mosaic.produce(last + 1, tiles, (free, start))
 
     @pl.when(warpgroup < mosaic.CONSUMERS)

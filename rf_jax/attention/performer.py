@@ -147,8 +147,8 @@ def log_features(
       hyperbolic: whether to append the features of the negated projection.
 
     Returns:
-      the logarithms [..., r] with r = draws or 2 draws, and the largest w . x hd^(-1/4) of each token
-      [..., 1], which the published Performer subtracts before the exponential.
+      the logarithms [..., r] with r = draws or 2 draws, and the largest w . x hd^(-1/4) of each
+      token [..., 1], which the published Performer subtracts before the exponential.
     """
     head_dim = x.shape[-1]
     product = float32_product(x.dtype)
