@@ -1,4 +1,4 @@
-"""Compiled programs that are kept between runs."""
+"""Keeping compiled programs between runs."""
 
 from pathlib import Path
 

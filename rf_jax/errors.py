@@ -29,9 +29,10 @@ def run_command_line(
         "lower --resolution or --batch_size, use --precision fp16, or render fewer triangles"
     ),
 ) -> None:
-    """Runs a script's `main`; bad input ends it with one line on stderr and exit status 2.
+    """Runs a script's `main`, and ends the process with one line on stderr if the input is bad.
 
-    Running out of memory does too, with `memory_advice`.
+    The exit status is then 2. The same happens when memory runs out, with `memory_advice` in the
+    line. An interrupt by the user ends the process with status 130.
     """
     _silence_libraries()
     try:
@@ -47,10 +48,10 @@ def run_command_line(
 
 
 def _silence_libraries() -> None:
-    """Keeps Orbax's account of a failure off stderr, which `run_command_line` says in one line.
+    """Keeps what Orbax prints about a failure off stderr, because our message is one line.
 
-    Orbax logs the traceback of what it raises, and reads and writes that were under way when one
-    failed complain, until the process ends, that nobody waits for them.
+    Orbax logs the traceback of an error that it raises. Other reads and writes that were running at
+    that time complain until the process ends that nobody waits for them.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -59,10 +60,12 @@ def _silence_libraries() -> None:
 
 
 def _report_unraisable(late: "sys.UnraisableHookArgs") -> None:
+    """Reports errors that cannot be raised as Python does, except those of Orbax's late tasks."""
     if str(late.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(late)
 
 
 def _fail(message: str) -> int:
+    """Prints an error as one line, and returns the exit status of the process."""
     print("error:", " ".join(message.splitlines()), file=sys.stderr)
     return 2

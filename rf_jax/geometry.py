@@ -11,11 +11,14 @@ from rf_jax.errors import InputError
 
 
 def look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Camera at `position` looking at `target`: camera_to_world [4, 4], float64.
+    """The pose of a camera at `position` that looks at `target`.
 
     Args:
       position, target: [3] world-space points.
-      up: [3] direction that shall point up in the image; any length.
+      up: [3] direction that points up in the image; of any length.
+
+    Returns:
+      camera_to_world [4, 4], float64.
 
     Raises:
       InputError: position equals target, or up is zero or parallel to the viewing direction.
@@ -40,7 +43,15 @@ def look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndar
 
 
 def world_to_camera_points(points: jax.Array, camera_to_world: jax.Array) -> jax.Array:
-    """Points [..., 3] seen from rigid cameras [..., 4, 4] (broadcast): R^T (x - t), in float32."""
+    """Points in the space of rigid cameras: R^T (x - t).
+
+    Args:
+      points: [..., 3] in world space.
+      camera_to_world: [..., 4, 4]; its leading axes are broadcast against those of the points.
+
+    Returns:
+      [..., 3] in the type of the arguments; the product runs at full precision.
+    """
     rotation, origin = camera_to_world[..., :3, :3], camera_to_world[..., :3, 3]
     return jnp.einsum(
         "...ij,...i->...j", rotation, points - origin, precision=jax.lax.Precision.HIGHEST
@@ -51,7 +62,7 @@ def generate_rays(rotation: jax.Array, fov_degrees: jax.Array, resolution: int) 
     """Unit ray directions through the pixel centres of square images.
 
     Args:
-      rotation: [..., 3, 3] camera-to-world rotation (the identity: directions in camera space).
+      rotation: [..., 3, 3] camera-to-world rotation; the identity gives directions in camera space.
       fov_degrees: [...] full field of view.
       resolution: image side in pixels.
 
@@ -72,10 +83,15 @@ def generate_rays(rotation: jax.Array, fov_degrees: jax.Array, resolution: int) 
 
 
 def crop_images(images: jax.Array, origin: jax.Array, side: int) -> jax.Array:
-    """Square parts [..., side, side, C] of images [..., H, W, C].
+    """Cuts a square part out of each image.
 
     Args:
-      origin: [..., 2] int32, the first row and column of each.
+      images: [..., H, W, C].
+      origin: [..., 2] int32, the first row and column of each part.
+      side: rows and columns of a part.
+
+    Returns:
+      [..., side, side, C].
     """
     lead, channels = images.shape[:-3], images.shape[-1]
     crop = jax.vmap(
@@ -86,14 +102,21 @@ def crop_images(images: jax.Array, origin: jax.Array, side: int) -> jax.Array:
 
 
 HILBERT_BITS = 16
-"""Bits per axis of the cells that a Hilbert curve visits."""
+"""The Hilbert curve visits 2^HILBERT_BITS cells along each axis."""
 
 
 def hilbert_order(points: np.ndarray) -> np.ndarray:
-    """The order of points [n, 3] along a Hilbert curve through their bounding box: indices [n].
+    """The order of points along a Hilbert curve through their bounding box.
 
-    Neighbours on the curve are near to each other in space. The transform is Skilling's
-    ("Programming the Hilbert curve", 2004), its first axis x. Points in one cell keep their order.
+    Neighbours on the curve are near to each other in space. The transform is that of Skilling
+    ("Programming the Hilbert curve", 2004), with x as its first axis. Points in the same cell keep
+    their order.
+
+    Args:
+      points: [n, 3].
+
+    Returns:
+      indices [n] into the points.
     """
     points = np.asarray(points, np.float32)
     low, extent = points.min(0), np.ptp(points, axis=0)

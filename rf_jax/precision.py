@@ -1,7 +1,7 @@
-"""The precision of matrix products, said once: JAX's defaults differ between devices.
+"""The precision of matrix products, in one place, because JAX's defaults differ between devices.
 
-Products run in the type of their operands, float32 at its full precision (no TF32, no bfloat16
-passes); norms, softmax statistics, angles and the residual stream are float32 always.
+Products run in the type of their operands; float32 products run at full precision (without TF32 or
+bfloat16 passes). Norms, softmax statistics, angles and the residual stream are always float32.
 """
 
 from typing import Any
@@ -11,14 +11,14 @@ from jax import lax
 
 
 def matmul_precision(dtype: Any) -> lax.Precision:
-    """The `precision` of products whose operands have this type."""
+    """The argument `precision` for products whose operands have this type."""
     return lax.Precision.DEFAULT if jnp.dtype(dtype).itemsize == 2 else lax.Precision.HIGHEST
 
 
 def float32_product(dtype: Any) -> dict[str, Any]:
     """Arguments of einsum and dot_general for operands of this type and a float32 result.
 
-    (float64 stays float64: tests run the network in it.)
+    The result of float64 operands is float64, because tests run the network in that type.
     """
     result = jnp.promote_types(dtype, jnp.float32)
     return dict(precision=matmul_precision(dtype), preferred_element_type=result)

@@ -1,4 +1,4 @@
-"""Worker processes: how many there may be, and that none outlives the process that started it."""
+"""Worker processes: how many to start, and how to end them with the process that started them."""
 
 import multiprocessing
 import os
@@ -6,12 +6,15 @@ import threading
 
 
 def cpu_count() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def end_with_parent() -> None:
-    """Ends this worker as soon as its parent dies, even by SIGKILL, instead of waiting for work."""
+    """Makes this worker process end as soon as its parent dies, even by SIGKILL.
+
+    A worker would otherwise wait for work forever.
+    """
 
     def wait():
         multiprocessing.parent_process().join()

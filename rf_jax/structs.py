@@ -5,8 +5,8 @@ Axes, here and in every docstring:
   D width, L layers, nh heads, hd head dim, H W image height and width, C channels,
   T texels per side.
 
-A `Scene` is physical. Preprocessing makes `SceneTokens` of it, which the view-independent stage
-turns into a `SceneEncoding`; training reads whole `Batch`es.
+A `Scene` holds physical values. Preprocessing turns it into `SceneTokens`, and the view-independent
+stage turns these into a `SceneEncoding`. Training reads `Batch`es, which hold scenes and images.
 """
 
 import jax
@@ -15,7 +15,7 @@ from flax import struct
 from numpy.typing import ArrayLike
 
 NUM_CHANNELS = 13
-"""Material channels of a triangle, in this order."""
+"""Number of material channels of a triangle, in the order of the following slices."""
 DIFFUSE = slice(0, 3)
 SPECULAR = slice(3, 6)
 ROUGHNESS = slice(6, 7)
@@ -34,12 +34,13 @@ class Scene:
     """Triangles with materials, lights and cameras, in physical units; batched (B first) or not.
 
     Attributes:
-      triangles: [(B,) N, 3, 3] vertex positions in world space, about [-0.5, 0.5]^3 (vertex, xyz).
+      triangles: [(B,) N, 3, 3] vertex positions (vertex, xyz) in world space, about [-0.5, 0.5]^3.
       vertex_normals: [(B,) N, 3, 3] unit normals at those vertices.
       texture: linear materials, either one value per triangle [(B,) N, 13], or patches
         [(B,) N, 13, T, T] whose texels with x + y > T are 0.
       valid_mask: [(B,) N] bool, True for real triangles; None when all of them are real.
-      camera_to_world: [(B,) V, 4, 4] rigid, OpenGL and Blender axes (+x right, +y up, -z forward).
+      camera_to_world: [(B,) V, 4, 4] rigid motions, with the camera axes of OpenGL and Blender (+x
+        right, +y up, -z forward).
       fov_degrees: [(B,) V] full field of view of the square image.
     """
 
@@ -58,7 +59,8 @@ class SceneTokens:
     Attributes:
       triangles: [B, N, 3, 3] float32, real triangles first, then padding.
       vertex_normals: [B, N, 3, 3] float32.
-      texture: [B, N, 13] or [B, N, 13, T, T]; emission e as log10(1 + e) unless the network is LDR.
+      texture: [B, N, 13] or [B, N, 13, T, T]; emission e is given as log10(1 + e), unless the
+        network is LDR.
       num_triangles: [B] int32, how many triangles are real.
     """
 
@@ -73,11 +75,12 @@ class SceneEncoding:
     """What `RenderFormer.encode_scene` keeps of B scenes for all their views.
 
     Attributes:
-      tokens: [B, R + N, D] of the view-independent stage, float32.
-      keys, values: [L, B, R + N, nh, hd] of the view-dependent stage's cross attention, normed, not
-        rotated; None with NeRF positions, which enter before the projection and change by view.
+      tokens: [B, R + N, D] float32, the result of the view-independent stage.
+      keys, values: [L, B, R + N, nh, hd] for the cross attention of the view-dependent stage; keys
+        are normed, but not rotated. None with NeRF positions, because these are added before the
+        projection and change with the view.
       triangles: [B, N, 3, 3] in world space.
-      num_triangles: [B] int32.
+      num_triangles: [B] int32, how many triangles are real.
     """
 
     tokens: jax.Array
@@ -93,14 +96,14 @@ class Batch:
 
     Attributes:
       tokens: the scenes, in world space.
-      camera_to_world: [B, V, 4, 4].
-      fov_degrees: [B, V].
+      camera_to_world: [B, V, 4, 4] rigid motions, as in `Scene`.
+      fov_degrees: [B, V] full field of view of the whole views.
       images: [B, V, H, H, 3] linear radiance, float16; whole views, or crops of them.
       crop_origin: [B, V, 2] int32 first row and column of the images in their views.
-      rotation, translation: [B, 3, 3], [B, 3] rigid motion that augmentation applies.
-      weight: [B] float32, 1, or 0 for a row that only fills the batch.
+      rotation, translation: [B, 3, 3] and [B, 3], the rigid motion that augmentation applies.
+      weight: [B] float32, 1 for a scene that counts, 0 for a row that only fills the batch.
       file: [B] int32 index of the file that a row was read from.
-      skipped: [B] int32 number of unusable files that were tried before it.
+      skipped: [B] int32 number of unusable files that were tried before that file.
     """
 
     tokens: SceneTokens
@@ -116,18 +119,25 @@ class Batch:
 
 
 def texel_mask(size: int) -> np.ndarray:
-    """[T, T] bool: the texels that the triangle covers."""
+    """The texels of a patch that its triangle covers: [size, size] bool."""
     x, y = np.indices((size, size))
     return x + y <= size
 
 
 def constant_texture(texture: np.ndarray) -> np.ndarray | None:
-    """Values [..., 13] of patches [..., 13, T, T] if each patch holds only one, else None."""
+    """The values of patches that hold one value each.
+
+    Args:
+      texture: [..., 13, T, T].
+
+    Returns:
+      [..., 13], or None if some patch holds several values.
+    """
     value = texture[..., 0, 0]
     expected = np.where(texel_mask(texture.shape[-1]), value[..., None, None], 0)
     return value if np.array_equal(texture, expected) else None
 
 
 def expand_texture(value: np.ndarray, size: int = PUBLISHED_TEXTURE_SIZE) -> np.ndarray:
-    """[..., 13] -> [..., 13, T, T], the inverse of `constant_texture`."""
+    """Patches [..., 13, size, size] of values [..., 13]; the inverse of `constant_texture`."""
     return np.where(texel_mask(size), value[..., None, None], np.zeros((), value.dtype))

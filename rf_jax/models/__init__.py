@@ -1,4 +1,4 @@
-"""The network: view-independent stage, view-dependent stage, DPT decoder."""
+"""The network: the view-independent stage, the view-dependent stage and the DPT decoder."""
 
 from rf_jax.models.config import VARIANTS, RenderFormerConfig
 from rf_jax.models.renderformer import RenderFormer, init_variables

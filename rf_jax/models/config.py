@@ -14,12 +14,12 @@ from rf_jax.schema import Limit
 
 NormType = Literal["rms_norm", "layer_norm"]
 
-# A larger size is a mistake, better said than allocated.
+# A larger size is a mistake, which is better reported than allocated.
 Size = Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 2**16)]
 Count = Annotated[int, Limit("in [0, 65536]", lambda x: 0 <= x <= 2**16)]
 
 WINDOW_SIZE = 8
-"""Ray patches a side of a window of the shifted-window self attention."""
+"""Side of the windows of the shifted-window self attention, in ray patches."""
 
 _FIXED = {
     "dropout": 0.0,
@@ -28,16 +28,17 @@ _FIXED = {
     "texture_channels": 13,
     "vdir_pe_type": "nerf",
 }
-"""Published keys for which this network has one value; written, and checked when read."""
+"""Published keys of which this network supports one value: written, and checked when read."""
 
 _NEUTRAL = {
     "decoding_method": "view_transformer",
     "register_token_pe": "weighted_mean",
 }
-"""Later keys whose named value is what this network does; `null` and `false` always are."""
+"""Keys of later published versions, with the value that stands for what this network does. For any
+unknown key `null` and `false` stand for that too."""
 
 _IGNORED = {"custom_init"}
-"""Later keys that only concern how training began."""
+"""Keys of later published versions that only concern how training began."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +60,15 @@ class RenderFormerConfig:
     bias: bool = False  # in the linear layers of both transformers
 
     pe_type: Literal["rope", "nerf"] = "rope"  # how tokens learn where triangles are
-    vertex_pe_num_freqs: Size = 12  # rope: twice the frequencies a coordinate; nerf: frequencies
-    rope_double_max_freq: bool = False
+    # Frequencies per coordinate with NeRF encoding, and twice that number with RoPE.
+    vertex_pe_num_freqs: Size = 12
+    rope_double_max_freq: bool = False  # see `rf_jax.models.encodings.rope_frequencies`
 
-    use_vn_encoder: bool = True  # feed vertex normals
-    vn_pe_num_freqs: Count = 6
+    use_vn_encoder: bool = True  # whether triangle tokens know their vertex normals
+    vn_pe_num_freqs: Count = 6  # frequencies that encode vertex normals
     vn_encoder_norm_type: Literal["rms_norm", "layer_norm", "none"] = "rms_norm"
 
-    texture_encode_patch_size: Size = 32  # texels a side; 1: one value a triangle
+    texture_encode_patch_size: Size = 32  # texels per side; 1: one value per triangle
     texture_encoder_norm_type: NormType = "rms_norm"
 
     view_transformer_latent_dim: Size = 768
@@ -76,21 +78,21 @@ class RenderFormerConfig:
     view_transformer_include_self_attn: bool = True  # rays attend to rays
     view_transformer_use_swin_attn: bool = False  # ... in shifted 8x8 windows
     vdir_num_freqs: Count = 0  # frequencies that encode ray directions
-    patch_size: Size = 8  # pixels a side of a ray patch
-    turn_to_cam_coord: bool = True  # the view stage sees triangles in camera space
+    patch_size: Size = 8  # pixels per side of a ray patch
+    turn_to_cam_coord: bool = True  # the view-dependent stage sees triangles in camera space
 
-    use_dpt_decoder: bool = True  # else one linear layer makes the pixels
+    use_dpt_decoder: bool = True  # otherwise one linear layer makes the pixels
     dpt_features: Size = 128
     dpt_out_channels: tuple[Size, ...] = (96, 192, 384, 768)
-    dpt_out_layers: tuple[Count, ...] | None = None  # layers tapped; None: the last four
-    include_alpha: bool = False
+    dpt_out_layers: tuple[Count, ...] | None = None  # the layers it reads; None: the last four
+    include_alpha: bool = False  # a fourth image channel
     use_ldr: bool = False  # plain radiance in and out instead of log10(1 + radiance)
 
-    # Ours; written to files only where they differ from these.
+    # Not in published files; written only where they differ from these defaults.
     view_independent_attention: str = "auto"  # a name of rf_jax.attention
     view_dependent_attention: str = "auto"
-    # Options of attention functions that differ from their defaults. In files and configurations
-    # each option is a key of its own, NAME_OPTION.
+    # The options of attention functions, where they differ from their defaults. In files and
+    # configurations each option is a key of its own, NAME_OPTION.
     attention_options: tuple[Any, ...] = ()
 
     def __post_init__(self):
@@ -153,6 +155,7 @@ class RenderFormerConfig:
 
     @property
     def image_channels(self) -> int:
+        """C of the images: RGB, and alpha if the network has it."""
         return 4 if self.include_alpha else 3
 
     @property
@@ -162,13 +165,13 @@ class RenderFormerConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RenderFormerConfig":
-        """Reads the published flat object.
+        """Reads the flat object of a published `config.json`.
 
-        Unknown keys pass when their value is off or what this network does anyway.
+        Unknown keys pass if they are off, or if their value is what this network does anyway.
 
         Raises:
-          InputError: a key that switches on something this network does not compute, or a value
-            of the wrong type or range; the message names the key.
+          InputError: a key switches on something that this network does not compute, or a value has
+            the wrong type or is out of range; the message names the key.
         """
         if not isinstance(values, dict):
             raise InputError(f"expected a flat JSON object, found {type(values).__name__}")
@@ -181,7 +184,7 @@ class RenderFormerConfig:
         return cls(**parsed, attention_options=tuple(options))
 
     def to_dict(self) -> dict[str, Any]:
-        """The flat object that the published loaders read."""
+        """The flat object for a `config.json`, as the published loaders read it."""
         values, ours = self.to_flat(), RenderFormerConfig().to_flat()
         ours = {k: v for k, v in ours.items() if k in _OURS or k not in _own_hints()}
         values = {k: v for k, v in values.items() if k not in ours or v != ours[k]} | _FIXED
@@ -189,11 +192,11 @@ class RenderFormerConfig:
 
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> "RenderFormerConfig":
-        """Reads the network's part of a training configuration; as `from_dict`."""
+        """Reads the network's part of a training configuration, as `from_dict` does."""
         return cls.from_dict(values)
 
     def to_flat(self) -> dict[str, Any]:
-        """All fields and all options of attention functions, a key each."""
+        """All fields and all options of attention functions, with one key each."""
         values = {name: getattr(self, name) for name in _own_hints()}
         for attention in ATTENTIONS.values():
             values |= attention.with_options(self.attention_options).option_values()
@@ -201,7 +204,7 @@ class RenderFormerConfig:
 
     @classmethod
     def flat_hints(cls) -> dict[str, Any]:
-        """The types of `to_flat`'s values."""
+        """The types of the values of `to_flat`."""
         hints = dict(_own_hints())
         for attention in ATTENTIONS.values():
             hints |= attention.option_hints()
@@ -240,16 +243,19 @@ class RenderFormerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """The transformer of one stage, as its layers need to know it.
+    """The transformer of one stage, as far as its layers need to know it.
 
     Attributes:
-      width: D of its tokens.
+      width: D, the width of the tokens.
       depth: number of layers.
+      num_heads: nh of each attention.
       hidden_dim: width inside the feed-forward networks.
+      activation: "swiglu" or "gelu", in the feed-forward networks.
+      norm_type: the norm before each part of a layer.
       qk_norm_type: the norm of queries and keys; "none" leaves them as they are.
-      use_bias: in the linear layers.
-      rope_dim: twice the number of frequencies per coordinate; 0 without RoPE.
-      attention: its attention function.
+      use_bias: whether the linear layers have biases.
+      rope_dim: twice the number of RoPE frequencies per coordinate; 0 without RoPE.
+      attention: the attention function.
     """
 
     width: int
@@ -265,22 +271,24 @@ class TransformerConfig:
 
     @property
     def head_dim(self) -> int:
+        """hd, the width of a head."""
         return self.width // self.num_heads
 
 
 _OURS = {"view_independent_attention", "view_dependent_attention"}
-"""Fields that the published configuration does not have, besides options of attention functions."""
+"""Fields that the published configuration lacks; the options of attention functions are others."""
 
 
 @functools.cache
 def _own_hints() -> dict[str, Any]:
-    """The types of the fields that are keys of their own."""
+    """The types of all fields except `attention_options`; these fields are keys of files."""
     hints = typing.get_type_hints(RenderFormerConfig, include_extras=True)
     del hints["attention_options"]
     return hints
 
 
 def _check_other_key(key: str, value: Any, names: Collection[str]):
+    """Refuses a key that is not among `names`, unless the network computes what it asks for."""
     if key in _IGNORED:
         return
     if key in _FIXED:
@@ -312,7 +320,6 @@ VARIANTS = {
         dpt_out_channels=(256, 512, 1024, 1024),
         dpt_out_layers=(2, 5, 8, 11),
     ),
-    # Small enough for tests and smoke pictures.
     "testing": RenderFormerConfig(
         latent_dim=36,
         num_layers=2,
@@ -329,4 +336,4 @@ VARIANTS = {
         dpt_out_channels=(2, 3, 4, 6),
     ),
 }
-"""The published networks, and one small enough for tests."""
+"""The published networks, and one that is small enough for tests and smoke pictures."""

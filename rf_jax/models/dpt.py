@@ -1,6 +1,7 @@
-"""DPT decoder: four taps of the view-dependent stage become an image (Ranftl et al. 2021).
+"""The DPT decoder, which makes an image of four taps of the view-dependent stage.
 
-Images are [B, H, W, C]. Where a 1x1 convolution follows a bilinear resize the two are swapped:
+It follows Ranftl et al. 2021. A tap is the residual stream after some layer. Images are
+[B, H, W, C]. Where a bilinear resize is followed by a 1x1 convolution, the two are swapped here:
 they commute (the weights of the resize sum to one), and the convolution sees fewer pixels.
 """
 
@@ -13,16 +14,21 @@ from rf_jax.models.layers import resize_align_corners
 from rf_jax.precision import matmul_precision
 
 HEAD_CHANNELS = 32
+"""Channels before the last convolution."""
 
 
 def _uniform(fan_in: int):
-    """PyTorch's default for convolutions: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    """PyTorch's default initializer of convolutions: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     bound = fan_in**-0.5
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def conv(x, features, kernel_size, dtype, name, *, stride=1, use_bias=True, init=None):
-    """Convolves [B, H, W, C] with symmetric padding (k - 1) / 2."""
+    """Convolves x [B, H, W, C] with symmetric padding (k - 1) / 2.
+
+    Returns:
+      [B, H, W, features], with H and W divided by `stride` and rounded up.
+    """
     init = init or _uniform(x.shape[-1] * kernel_size**2)
     return nn.Conv(
         features,
@@ -65,19 +71,20 @@ class ResidualConvUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """[B, H, W, features] -> [B, H, W, features]."""
         out = conv(nn.silu(x), self.features, 3, self.dtype, "conv1")
         return x + conv(nn.silu(out), self.features, 3, self.dtype, "conv2")
 
 
 class Fusion(nn.Module):
-    """Adds a finer level to the coarser path, refines, and resizes to the next side."""
+    """Adds a finer level to the path from the coarser ones, refines the sum and resizes it."""
 
     features: int
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, path, level, side):
-        """path (None at the coarsest level) and level: [B, h, h, F] -> [B, side, side, F]."""
+        """Path (None at the coarsest level) and level [B, h, h, F] -> [B, side, side, F]."""
         if path is None:
             x = level
         else:
@@ -88,14 +95,14 @@ class Fusion(nn.Module):
 
 
 class DPTDecoder(nn.Module):
-    """Taps of the ray tokens -> image."""
+    """Four taps of the ray tokens -> the image."""
 
     config: RenderFormerConfig
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, taps):
-        """taps [4, B, h, h, D] -> [B, h patch_size, h patch_size, C]."""
+        """Taps [4, B, h, h, D] -> [B, h patch_size, h patch_size, C]."""
         side, features = taps.shape[2], self.config.dpt_features
         levels = [self._level(i, tap) for i, tap in enumerate(taps)]
         path = None
@@ -109,7 +116,7 @@ class DPTDecoder(nn.Module):
         return conv(out, self.config.image_channels, 1, self.dtype, "head3", init=zeros)
 
     def _level(self, i, tap):
-        """Tap i as features at 4, 2, 1 or 1/2 times the side of the patch grid."""
+        """Tap i as features [B, s, s, F], with s = 4 h, 2 h, h or h / 2 for i = 0, 1, 2 or 3."""
         channels = self.config.dpt_out_channels[i]
         x = conv(tap, channels, 1, self.dtype, f"project{i}")
         if i < 2:

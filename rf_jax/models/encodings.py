@@ -1,4 +1,4 @@
-"""Positional encodings, all in float32: NeRF's, and rotary embedding of triangle positions."""
+"""Positional encodings in float32: that of NeRF, and the rotary embedding of triangle positions."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ def nerf_encoding(x: jax.Array, num_frequencies: int) -> jax.Array:
     """[x, sin(x f), cos(x f)] with f = 2^linspace(0, F-1, F) (NeRF, eq. 4, without pi).
 
     Args:
-      x: [..., n].
-      num_frequencies: F; 0 returns x.
+      x: [..., n], of any unit.
+      num_frequencies: F; 0 returns x as it is.
 
     Returns:
       [..., n (1 + 2F)]; each block is ordered by component first, then by frequency.
@@ -24,7 +24,10 @@ def nerf_encoding(x: jax.Array, num_frequencies: int) -> jax.Array:
 
 
 def rope_frequencies(rope_dim: int, double_max_frequency: bool) -> np.ndarray:
-    """Frequencies [m] of a fresh network, m = rope_dim / 2: 1 ... m-1 (2m-1), even in log2."""
+    """The RoPE frequencies [m] of a fresh network, with m = rope_dim / 2.
+
+    They are evenly spaced in log2 from 1 to m - 1, or to 2m - 1 with `double_max_frequency`.
+    """
     m = rope_dim // 2
     highest = 2 * m - 1 if double_max_frequency else m - 1
     return np.exp2(np.linspace(0, np.log2(max(highest, 1)), m)).astype(np.float32)
@@ -35,15 +38,15 @@ Rotation = tuple[jax.Array, jax.Array]
 
 
 def rope_rotation(positions: jax.Array, frequencies: jax.Array, head_dim: int) -> Rotation:
-    """Rotation of heads by triangle positions (RenderFormer, section 3.3).
+    """The rotation of heads by triangle positions (RenderFormer, section 3.3).
 
     Args:
       positions: [B, S, 9] the three vertices (v0x, v0y, v0z, v1x, ...).
-      frequencies: [m], 9 m <= head_dim / 2.
+      frequencies: [m] with 9 m <= head_dim / 2.
       head_dim: width of a head.
 
     Returns:
-      cosines and sines in float32; the last components do not turn.
+      cosines and sines [B, S, 1, hd/2] in float32; the components from 9 m on do not turn.
     """
     angles = positions[..., None].astype(jnp.float32) * frequencies  # (B, S, 9, m)
     angles = angles.reshape(*positions.shape[:-1], 1, -1)

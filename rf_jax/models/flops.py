@@ -1,6 +1,6 @@
-"""Floating-point operations of the network, a multiply-add counted as two.
+"""Floating-point operations of the network, where a multiply-add counts as two.
 
-Counts what must be done for the valid tokens: no padding, no element-wise work.
+Only the products for valid tokens are counted, without padding and element-wise work.
 """
 
 import time
@@ -21,9 +21,11 @@ REPETITIONS = 5
 
 
 def view_independent_flops(config: RenderFormerConfig, num_triangles: int) -> float:
-    """The first stage with one material value per triangle: L (8 S w^2 + 6 S w f + 4 S^2 w).
+    """The view-independent stage, for a scene with one material value per triangle.
 
-    The last term is that of exact attention; other attention functions count their own.
+    That is L (8 S w^2 + 6 S w f + 4 S^2 w) and the input encoders, with width w and feed-forward
+    width f. The second term is that of SwiGLU, and the last that of exact attention; other
+    attention functions count their own.
     """
     stage, tokens = config.view_independent, num_triangles + config.num_register_tokens
     layer = 8 * tokens * stage.width**2 + _feed_forward_flops(stage, tokens)
@@ -33,7 +35,10 @@ def view_independent_flops(config: RenderFormerConfig, num_triangles: int) -> fl
 
 
 def context_flops(config: RenderFormerConfig, num_triangles: int) -> float:
-    """Keys and values of the second stage, once per scene: L (2 S w' w + 2 S w' w)."""
+    """Keys and values of the view-dependent stage, once per scene: 4 L S w' w.
+
+    The tokens have width w', and the keys and values w.
+    """
     stage, tokens = config.view_dependent, num_triangles + config.num_register_tokens
     return stage.depth * 4 * tokens * config.latent_dim * stage.width
 

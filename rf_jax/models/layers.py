@@ -1,4 +1,4 @@
-"""Layers shared by both stages; `dtype` is the type of matrix products (see `precision`)."""
+"""Layers shared by both stages; `dtype` is the type of matrix products (`rf_jax.precision`)."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from rf_jax.models.config import TransformerConfig
 from rf_jax.precision import matmul_precision
 
 INNER_NORM_EPS = 1e-6
-"""Norms inside transformer layers."""
+"""Epsilon of the norms inside transformer layers."""
 
 xavier_uniform = nn.initializers.xavier_uniform()
 
 
 def linear(features: int, dtype: jnp.dtype, name: str, use_bias: bool = False) -> nn.Dense:
-    """x [..., i] -> [..., features], computed in `dtype`."""
+    """A linear layer that maps [..., i] to [..., features], computed in `dtype`."""
     return nn.Dense(
         features,
         use_bias=use_bias,
@@ -29,9 +29,12 @@ def linear(features: int, dtype: jnp.dtype, name: str, use_bias: bool = False) -
 
 
 def norm(norm_type: str, name: str, eps: float | None = INNER_NORM_EPS) -> Callable:
-    """RMS or layer norm over the last axis, in the type of its gain (float32); "none" does nothing.
+    """A norm over the last axis of x [..., D], computed in float32.
 
-    eps=None takes PyTorch's default, which the published encoders use.
+    Args:
+      norm_type: "rms_norm", "layer_norm", or "none", which leaves x as it is.
+      name: of the Linen module.
+      eps: epsilon; None takes PyTorch's default, which the published encoders use.
     """
     if norm_type == "none":
         return lambda x: x
@@ -62,10 +65,11 @@ class FeedForward(nn.Module):
 
 
 def resize_align_corners(x: jax.Array, side: int) -> jax.Array:
-    """Bilinear resize of [B, h, w, C] to [B, side, side, C] whose corner pixels keep their values.
+    """Bilinear resize of [B, h, w, C] to [B, side, side, C], where corner pixels keep their values.
 
-    (jax.image.resize aligns pixel edges instead.) As products with constant matrices, because the
-    gradient of a gather is a scatter, which is slow and unordered on GPUs.
+    `jax.image.resize` would align the edges of the images instead. The resize consists of products
+    with constant matrices, because the gradient of a gather would be a scatter, which is slow and
+    unordered on GPUs.
     """
     product = dict(precision=matmul_precision(x.dtype))
     if x.shape[1] != side:
@@ -78,7 +82,10 @@ def resize_align_corners(x: jax.Array, side: int) -> jax.Array:
 
 
 def interpolation_matrix(old: int, new: int) -> np.ndarray:
-    """[new, old] linear interpolation of evenly spaced samples; the first and last coincide."""
+    """The matrix [new, old] that interpolates evenly spaced samples linearly.
+
+    The first old and new samples coincide, and so do the last.
+    """
     source = np.arange(new) * ((old - 1) / max(new - 1, 1))
     low = np.minimum(source.astype(np.int64), old - 1)
     high = np.minimum(low + 1, old - 1)

@@ -20,10 +20,10 @@ class RenderFormer(nn.Module):
 
     Attributes:
       config: which network.
-      dtype: compute type of matrix products: float32 (highest precision), bfloat16 or float16.
+      dtype: compute type of matrix products: float32 (at full precision), bfloat16 or float16.
       view_independent_attention, view_dependent_attention: the attention functions of the stages;
-        None takes those that the configuration names.
-      remat: compute each layer again for the gradient instead of storing what is inside it.
+        None takes the one that the configuration names.
+      remat: whether the gradient computes each layer again instead of storing what is inside it.
     """
 
     config: RenderFormerConfig
@@ -40,7 +40,11 @@ class RenderFormer(nn.Module):
         self.view_dependent = ViewDependentStage(config, second, self.dtype, self.remat)
 
     def encode_scene(self, scene: SceneTokens) -> SceneEncoding:
-        """Light transport between the triangles, and all of a view that no camera changes."""
+        """Runs all that depends on the scene only.
+
+        That is the view-independent stage, where triangles exchange light, and with RoPE the keys
+        and values that the view-dependent stage makes of its result.
+        """
         positions = self._positions(scene.triangles, scene.num_triangles)
         batch, padded = scene.triangles.shape[:2]
         tokens = self.view_independent(
@@ -62,19 +66,20 @@ class RenderFormer(nn.Module):
         resolution: int,
         crop: tuple[jax.Array, int] | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Images of encoded scenes.
+        """Renders views of encoded scenes.
 
         Args:
-          encoding: of B scenes.
-          camera_to_world: [B, V, 4, 4].
-          fov_degrees: [B, V].
+          encoding: B scenes.
+          camera_to_world: [B, V, 4, 4] rigid motions, OpenGL axes.
+          fov_degrees: [B, V] full field of view.
           resolution: image side in pixels, a multiple of `config.resolution_multiple`.
-          crop: renders a square part: its first row and column [B, V, 2] int32, and its side, a
-            multiple of `config.resolution_multiple`.
+          crop: a square part to render instead of whole views: its first row and column [B, V, 2]
+            int32, and its side, a multiple of `config.resolution_multiple`.
 
         Returns:
-          image [B, V, H, H, C] float32, log10(1 + radiance) unless LDR, H the resolution or the
-          crop's side; and the decoder's taps [taps, B V, P, D].
+          image: [B, V, H, H, C] float32, log10(1 + radiance) unless the network is LDR; H is the
+            resolution or the side of the crop.
+          taps: [taps, B V, P, D], what the decoder read.
         """
         batch, views = fov_degrees.shape
         rotation, origin = camera_to_world[..., :3, :3], camera_to_world[..., :3, 3]
@@ -106,15 +111,16 @@ class RenderFormer(nn.Module):
         return image.reshape(batch, views, *image.shape[1:]), taps
 
     def __call__(self, scene, camera_to_world, fov_degrees, resolution: int) -> jax.Array:
-        """Both stages: images [B, V, resolution, resolution, C] as of `render_view`."""
+        """Runs both stages on B scenes; cameras and images are those of `render_view`."""
         encoding = self.encode_scene(scene)
         return self.render_view(encoding, camera_to_world, fov_degrees, resolution)[0]
 
     def _positions(self, triangles, num_triangles):
+        """Positions [B, R + N, 9] of all tokens, from triangles [B, N, 3, 3]."""
         return token_positions(triangles, num_triangles, self.config.num_register_tokens)
 
     def _context(self, encoding, positions, views):
-        """Keys and values [L, B, S, nh, hd]; B V rows when they depend on the view."""
+        """Keys and values [L, B, S, nh, hd], with B V rows if they depend on the view."""
         if encoding.keys is not None:
             return encoding.keys, encoding.values
         tokens = jnp.repeat(encoding.tokens, views, 0)
@@ -130,7 +136,7 @@ def _with_attention(
 
 
 def init_variables(config: RenderFormerConfig, rng: jax.Array) -> dict[str, Any]:
-    """Fresh parameters and constants of a network, drawn as the published code draws them."""
+    """Fresh variables ("params" and "constants") of a network, drawn as the published code does."""
     scene = SceneTokens(
         triangles=jnp.zeros((1, 1, 3, 3)),
         vertex_normals=jnp.zeros((1, 1, 3, 3)),

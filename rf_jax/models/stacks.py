@@ -1,4 +1,19 @@
-"""The layers of a stage as one scanned program, their variables stacked along a leading axis."""
+"""The layers of a stage as one scanned program, with variables stacked along a leading axis.
+
+A layer of `rf_jax.models.transformer` is written for one layer's variables. `nn.scan` runs it L
+times, so the program is compiled once however deep the stage is, and every variable of the layer
+becomes one leaf [L, ...]. That is the layout of variables everywhere: in checkpoints, for the
+optimizer and in the conversion of weights. An attention function with variables is part of the
+layer, so its variables are stacked in the same way.
+
+Shifted windows need more, because layers alternate between two window shifts and a shift must be
+known when the program is traced. There the scan runs over periods of layers, usually pairs, and
+the layers of a period are unrolled (`DecoderPeriod`). Variables are reshaped on the way in and out:
+
+    stored     leaf [L, ...]
+    _fold      leaf [L / period, period, ...]; the scan takes a slice [period, ...] at each step
+    _split     {"layer0": leaf [...], "layer1": leaf [...]}, the submodules of `DecoderPeriod`
+"""
 
 import functools
 from typing import Any
@@ -11,8 +26,9 @@ from rf_jax.models.config import WINDOW_SIZE, TransformerConfig
 from rf_jax.models.transformer import ContextProjection, DecoderLayer, EncoderLayer
 
 COLLECTIONS = ("params", "constants")
-"""Variables of a network: those that are trained, and those that are not."""
+"""The collections of a network's variables: those that are trained, and those that are not."""
 
+# Arguments of nn.scan: variables, and the intermediates of layers, have a leading axis of layers.
 _STACKED = dict(
     variable_axes={**dict.fromkeys(COLLECTIONS, 0), "intermediates": 0},
     split_rngs={"params": True},
@@ -20,7 +36,7 @@ _STACKED = dict(
 
 
 def encoder_layers(config: TransformerConfig, dtype: jnp.dtype, remat: bool, name: str) -> Any:
-    """All layers of the view-independent stage; called as an `EncoderLayer`."""
+    """All layers of the view-independent stage, as a module that is called as an `EncoderLayer`."""
     scanned = nn.scan(
         _maybe_remat(EncoderLayer, remat), in_axes=nn.broadcast, length=config.depth, **_STACKED
     )
@@ -28,9 +44,10 @@ def encoder_layers(config: TransformerConfig, dtype: jnp.dtype, remat: bool, nam
 
 
 def context_projections(config: TransformerConfig, dtype: jnp.dtype) -> Any:
-    """The projections of all layers; called as a `ContextProjection`, its results have an axis L.
+    """The projections of all layers, as a module that is called as a `ContextProjection`.
 
-    A scan that carries nothing: unlike a vmap, it holds the normed tokens of one layer at a time.
+    Its keys and values have a leading axis L. The scan carries nothing from layer to layer, but
+    unlike a vmap it holds the normed tokens of only one layer at a time.
     """
     scanned = nn.scan(ContextProjection, in_axes=nn.broadcast, length=config.depth, **_STACKED)
     return scanned(config, dtype)
@@ -44,10 +61,10 @@ def decoder_layers(
     remat: bool,
     initializing: bool,
 ) -> Any:
-    """All layers of the view-dependent stage, to be run by `run_decoder_layers`.
+    """All layers of the view-dependent stage, as a module for `run_decoder_layers`.
 
     Args:
-      config, dtype, include_self_attention: as of `DecoderLayer`.
+      config, dtype, include_self_attention: the fields of `DecoderLayer`.
       windowed: whether rays attend to rays in shifted windows.
       remat: whether the gradient computes each layer again instead of storing it.
       initializing: whether the network's variables are being made.
@@ -76,13 +93,17 @@ def run_decoder_layers(
     context: tuple[jax.Array, jax.Array],
     *inputs: Any,
 ) -> jax.Array:
-    """The streams [L, B V, P, D] after all layers.
+    """Runs the layers of the view-dependent stage.
 
     Args:
-      layers, windowed: of `decoder_layers`.
+      layers: the result of `decoder_layers`.
+      windowed: the argument that it was made with.
       x: [B V, P, D] ray tokens.
       context: keys and values [L, B, S, nh, hd] of `context_projections`.
-      inputs: the other arguments of `DecoderLayer`.
+      inputs: the other arguments of a `DecoderLayer`.
+
+    Returns:
+      the residual stream after each layer, [L, B V, P, D].
     """
     if not windowed:
         return layers(x, context, *inputs)[1]
@@ -91,15 +112,21 @@ def run_decoder_layers(
 
 
 def window_period(depth: int) -> int:
-    """Layers that are unrolled so that their window shifts are static: every other is shifted.
+    """Number of layers that are unrolled, so that their window shifts are known when tracing.
 
-    Where layers do not come in pairs, all are.
+    Every second layer is shifted, so this is 2, or all layers if their number is odd.
     """
     return 2 if depth % 2 == 0 else depth
 
 
 class DecoderPeriod(nn.Module):
-    """The layers of one period of the window shifts, unrolled, so that each shift is static."""
+    """The layers of one period of the window shifts, unrolled.
+
+    Attributes:
+      config, dtype, include_self_attention: the fields of `DecoderLayer`.
+      shifts: the window shift of each layer, in patches.
+      remat: whether the gradient computes each layer again instead of storing it.
+    """
 
     config: TransformerConfig
     dtype: jnp.dtype
@@ -109,7 +136,13 @@ class DecoderPeriod(nn.Module):
 
     @nn.compact
     def __call__(self, x, context, *inputs):
-        """As `DecoderLayer`; the context and the stream have a leading axis of layers."""
+        """As a `DecoderLayer`, except that context and tapped stream have a leading axis [period].
+
+        Args:
+          x: [B V, P, D] ray tokens.
+          context: keys and values [period, B, S, nh, hd].
+          inputs: the other arguments of a `DecoderLayer`.
+        """
         stream = []
         layer_class = _maybe_remat(DecoderLayer, self.remat)
         for i, shift in enumerate(self.shifts):
@@ -135,7 +168,10 @@ def _split_layers(variables, period):
 
 
 def _join_layers(variables, period):
-    """The inverse of `_split_layers`; when variables are being made, old ones may lie beside."""
+    """The inverse of `_split_layers`.
+
+    While variables are being made, other entries may lie beside the layers; these are left out.
+    """
 
     def join(tree):
         layers = (tree[f"layer{i}"] for i in range(period))
@@ -150,5 +186,5 @@ def _fold(tree, period):
 
 
 def _unfold(tree, period):
-    """The inverse of `_fold`."""
+    """The inverse of `_fold`; takes the period because `nn.map_variables` passes it to both."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)

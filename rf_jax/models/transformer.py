@@ -24,10 +24,10 @@ def merge_heads(x: jax.Array) -> jax.Array:
 
 
 class SelfAttention(nn.Module):
-    """Tokens attend to tokens: all of them, or those of their window.
+    """Tokens attend to tokens: to all of them, or to those of their window.
 
-    Queries and keys are normed over the full width, before the split into heads. What the attention
-    function gets of them is kept as the intermediates "query" and "key", for who asks for these.
+    Queries and keys are normed over the full width, before they are split into heads. The attention
+    function's queries and keys are also sown as the intermediates "query" and "key".
     """
 
     config: TransformerConfig
@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
         rotation: Rotation | None = None,  # of queries and keys
         key_lengths: jax.Array | None = None,  # [B]
     ) -> jax.Array:
-        """[B, S, D] -> [B, S, D]."""
+        """[B, S, D] -> [B, S, D], without the residual connection."""
         config = self.config
         qkv = linear(3 * config.width, self.dtype, "qkv", config.use_bias)(x)
         query, key, value = jnp.split(qkv, 3, axis=-1)
@@ -65,13 +65,13 @@ class CrossAttention(nn.Module):
     def __call__(
         self,
         x: jax.Array,  # [B V, P, D], the views of a scene one after the other
-        key: jax.Array,  # [B, S, nh, hd], or B V rows when they depend on the view
-        value: jax.Array,  # as key
-        query_rotation: Rotation | None,  # B V rows
-        key_rotation: Rotation | None,  # B V rows
+        key: jax.Array,  # [B, S, nh, hd], or with B V rows if it depends on the view
+        value: jax.Array,  # the shape of key
+        query_rotation: Rotation | None,  # with B V rows
+        key_rotation: Rotation | None,  # with B V rows
         key_lengths: jax.Array,  # [B V]
     ) -> jax.Array:
-        """Reads the scenes from their views: [B V, P, D]."""
+        """[B V, P, D] -> [B V, P, D], without the residual connection."""
         config = self.config
         views = x.shape[0] // key.shape[0]
         key, value = jnp.repeat(key, views, axis=0), jnp.repeat(value, views, axis=0)
@@ -87,14 +87,18 @@ class CrossAttention(nn.Module):
 
 
 class ContextProjection(nn.Module):
-    """The keys and values of one cross attention, which do not depend on the view; scanned over."""
+    """The keys and values of one layer's cross attention.
+
+    They are apart from `CrossAttention`, because with RoPE they do not depend on the view. This
+    module is called by a scan over the layers, which carries None.
+    """
 
     config: TransformerConfig
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, carry: None, tokens: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
-        """Tokens [B, S, D'] -> key, value [B, S, nh, hd]; keys are normed, not rotated."""
+        """Tokens [B, S, D'] -> key, value [B, S, nh, hd]; keys are normed, but not rotated."""
         config = self.config
         context = norm(config.norm_type, "norm")(tokens)
         key = linear(config.width, self.dtype, "k_proj", config.use_bias)(context)
@@ -104,7 +108,7 @@ class ContextProjection(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm layer of the view-independent stage; scanned over."""
+    """Pre-norm layer of the view-independent stage; called by a scan over the layers."""
 
     config: TransformerConfig
     dtype: jnp.dtype
@@ -116,7 +120,7 @@ class EncoderLayer(nn.Module):
         rotation: Rotation | None,
         key_lengths: jax.Array,  # [B]
     ) -> tuple[jax.Array, None]:
-        """The stream after this layer, and nothing to stack."""
+        """Returns the stream [B, S, D] after this layer, and None for the scan to stack."""
         config = self.config
         normed = norm(config.norm_type, "attention_norm")(x)
         attention = SelfAttention(config, self.dtype, name="attention")
@@ -128,12 +132,13 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Layer of the view-dependent stage: cross attention, self attention, feed-forward.
 
-    Full self attention needs no RoPE, because all rays share the camera's position and the rotation
-    cancels in the scores.
+    Self attention needs no RoPE, because all rays have the position of their camera, and a rotation
+    that all tokens share cancels in the scores.
 
     Attributes:
       include_self_attention: whether rays attend to rays.
-      shift: of the windows that rays attend in (Swin, section 3.2), in patches; None: no windows.
+      shift: shift of the windows in which rays attend to rays (Swin, section 3.2), in patches; None
+        if rays attend to all rays.
     """
 
     config: TransformerConfig
@@ -150,7 +155,7 @@ class DecoderLayer(nn.Module):
         key_rotation: Rotation | None,
         key_lengths: jax.Array,  # [B V]
     ) -> tuple[jax.Array, jax.Array]:
-        """The stream after this layer, twice: to go on with, and for the decoder to tap."""
+        """Returns the stream [B V, P, D] after this layer twice: for the next layer, and as a tap."""
         config = self.config
         normed = norm(config.norm_type, "cross_attention_norm")(x)
         cross = CrossAttention(config, self.dtype, name="cross_attention")
@@ -163,6 +168,7 @@ class DecoderLayer(nn.Module):
         return x, x
 
     def _attend_to_rays(self, x):
+        """Self attention of [B V, P, D], in windows if there is a shift (0 included)."""
         if self.shift is None:
             return SelfAttention(self.config, self.dtype, name="self_attention")(x)
         side = round(x.shape[1] ** 0.5)

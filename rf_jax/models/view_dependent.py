@@ -1,4 +1,4 @@
-"""View-dependent stage: 8x8 ray patches read the triangle tokens (RenderFormer, section 3.3)."""
+"""View-dependent stage: patches of rays read the triangle tokens (RenderFormer, section 3.3)."""
 
 import flax.linen as nn
 import jax
@@ -13,13 +13,14 @@ from rf_jax.models.stacks import context_projections, decoder_layers, run_decode
 from rf_jax.precision import matmul_precision
 
 OUTPUT_ELU_ALPHA = 1e-3
+"""Alpha of the ELU that is applied to the image; it bounds how negative a pixel can be."""
 
 FRESH_OUTPUT = 0.1
-"""The log10(1 + radiance) that a fresh linear decoder gives everywhere."""
+"""The log10(1 + radiance) of all pixels that a fresh linear decoder makes."""
 
 
 class ViewDependentStage(nn.Module):
-    """Tokens of the scene and the rays of a camera -> an image."""
+    """The tokens of a scene and the rays of a camera -> an image."""
 
     config: RenderFormerConfig
     transformer: TransformerConfig
@@ -60,7 +61,7 @@ class ViewDependentStage(nn.Module):
         config = self.config
         if not config.use_dpt_decoder:
             pixels = config.patch_size**2 * config.image_channels
-            # A fresh network renders an even dark grey: black is where the activation has no slope.
+            # A fresh network renders an even dark grey, because the activation is flat below black.
             return nn.Dense(
                 pixels,
                 dtype=self.dtype,
@@ -71,28 +72,28 @@ class ViewDependentStage(nn.Module):
         return DPTDecoder(config, self.dtype)
 
     def project_context(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values of every layer, [L, B, S, nh, hd], from tokens [B, S, D]."""
+        """Keys and values [L, B, S, nh, hd] of all layers, from tokens [B, S, D]."""
         return self.context(None, tokens)[1]
 
     def encode_positions(self, positions):
-        """NeRF-encoded positions [B, ..., 9] -> [B, ..., D] (`pe_type` "nerf" only)."""
+        """Encodes positions [B, ..., 9] as [B, ..., D]; only for `pe_type` "nerf"."""
         encoded = nerf_encoding(positions, self.config.vertex_pe_num_freqs)
         return self.position_encoder_norm(self.position_encoder(encoded))
 
     def __call__(
         self,
-        keys: jax.Array,  # [L, B, S, nh, hd], or B V rows when they depend on the view
-        values: jax.Array,  # as keys
+        keys: jax.Array,  # [L, B, S, nh, hd], or with B V rows if they depend on the view
+        values: jax.Array,  # the shape of keys
         positions: jax.Array,  # [B V, S, 9] of the tokens, in the frame of the rays
         ray_map: jax.Array,  # [B V, H, H, 3] unit directions
-        origin: jax.Array | None,  # [B V, 3] of the rays; None when it is 0 and turns nothing
-        key_lengths: jax.Array,  # [B V] valid tokens
+        origin: jax.Array | None,  # [B V, 3] of the rays; None in camera space, where it is 0
+        key_lengths: jax.Array,  # [B V] number of valid tokens
     ) -> tuple[jax.Array, jax.Array]:
         """Renders views.
 
         Returns:
-          image [B V, H, H, C] float32 after the last activation, and the decoder's taps
-          [taps, B V, P, D].
+          image: [B V, H, H, C] float32, after the last activation.
+          taps: [taps, B V, P, D], what the decoder read.
         """
         config = self.config
         x = self._embed(ray_map)
@@ -134,5 +135,5 @@ class ViewDependentStage(nn.Module):
 
 
 def _ray_positions(origin):
-    """[B V, 3] -> [B V, 1, 9]: a ray's origin stands in all three vertex slots."""
+    """Positions [B V, 1, 9] of ray tokens: the origin [B V, 3] in place of all three vertices."""
     return jnp.tile(origin[:, None], (1, 1, 3))

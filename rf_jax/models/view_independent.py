@@ -13,7 +13,7 @@ from rf_jax.structs import NUM_CHANNELS, texel_mask
 
 
 class TextureEncoder(nn.Module):
-    """One linear layer over the texture patch of a triangle."""
+    """One linear layer on the texture patch of a triangle."""
 
     features: int
     patch_size: int
@@ -21,10 +21,10 @@ class TextureEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, texture: jax.Array) -> jax.Array:
-        """texture [B, N, 13, T, T], or [B, N, 13] one value a triangle -> [B, N, D].
+        """Patches [B, N, 13, T, T], or one value per triangle [B, N, 13] -> [B, N, D].
 
-        A patch of one value needs only the sum of the weights over the texels it covers: 13 inputs
-        instead of 13 T T.
+        For a patch of one value it is enough to multiply that value by the sum of the weights over
+        the texels that the triangle covers: 13 inputs instead of 13 T T.
         """
         shape = (NUM_CHANNELS * self.patch_size**2, self.features)
         kernel = self.param("kernel", xavier_uniform, shape, jnp.float32)
@@ -43,7 +43,7 @@ class TextureEncoder(nn.Module):
 
 
 class ViewIndependentStage(nn.Module):
-    """Triangles, normals and materials -> tokens that know the scene's light transport."""
+    """Triangles, normals and materials -> tokens that know the light transport in the scene."""
 
     config: RenderFormerConfig
     transformer: TransformerConfig
@@ -53,12 +53,12 @@ class ViewIndependentStage(nn.Module):
     @nn.compact
     def __call__(
         self,
-        positions: jax.Array,  # [B, R + N, 9] of `token_positions`
+        positions: jax.Array,  # [B, R + N, 9], made by `token_positions`
         vertex_normals: jax.Array,  # [B, N, 9]
         texture: jax.Array,  # [B, N, 13] or [B, N, 13, T, T], emission log-encoded
         num_triangles: jax.Array,  # [B] int32; the triangles come first, padding last
     ) -> jax.Array:
-        """Tokens [B, R + N, D] in float32; those of padding hold values that nobody reads."""
+        """Returns tokens [B, R + N, D] in float32; the values of padding tokens are not used."""
         config, transformer = self.config, self.transformer
         x = self._embed(positions[:, config.num_register_tokens :], vertex_normals, texture)
         rotation = None
@@ -76,7 +76,7 @@ class ViewIndependentStage(nn.Module):
         return x
 
     def _embed(self, triangle_positions, vertex_normals, texture):
-        """The sequence [register tokens, triangle tokens] before the first layer."""
+        """Register tokens and triangle tokens [B, R + N, D] before the first layer."""
         config, width = self.config, self.transformer.width
         normal_init = nn.initializers.normal(1.0)
         token = self.param("triangle_token", normal_init, (1, 1, width), jnp.float32)
@@ -103,11 +103,11 @@ class ViewIndependentStage(nn.Module):
 
 
 def token_positions(triangles, num_triangles, num_register_tokens: int):
-    """Positions of all tokens: registers sit at the mean of the valid triangles.
+    """The positions of all tokens; those of registers are the mean of the valid triangles.
 
     Args:
       triangles: [B, N, 3, 3], padding last.
-      num_triangles: [B].
+      num_triangles: [B], how many triangles are valid.
       num_register_tokens: R.
 
     Returns:

@@ -10,7 +10,16 @@ from rf_jax.precision import float32_product
 
 
 def partition_windows(x: jax.Array, side: int, shift: int) -> jax.Array:
-    """Cuts the square grid [B, side side, D] rolled by -shift into [B n, 64, D], n per image."""
+    """Rolls square grids of patches by -shift, and cuts each into n windows.
+
+    Args:
+      x: [B, side side, D].
+      side: patches per side of the grid.
+      shift: in patches.
+
+    Returns:
+      [B n, 64, D].
+    """
     batch, _, width = x.shape
     windows = side // WINDOW_SIZE
     x = _roll(x.reshape(batch, side, side, width), -shift)
@@ -19,7 +28,7 @@ def partition_windows(x: jax.Array, side: int, shift: int) -> jax.Array:
 
 
 def merge_windows(x: jax.Array, side: int, shift: int) -> jax.Array:
-    """The inverse of `partition_windows`."""
+    """The inverse of `partition_windows`: [B n, 64, D] -> [B, side side, D]."""
     width, windows = x.shape[-1], side // WINDOW_SIZE
     x = x.reshape(-1, windows, windows, WINDOW_SIZE, WINDOW_SIZE, width)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, side, side, width)
@@ -31,9 +40,10 @@ def _roll(images, shift):
 
 
 def window_mask(side: int) -> np.ndarray:
-    """[n, 64, 64] bool: pairs of the shifted windows that are neighbours in the image.
+    """The pairs of patches in each shifted window that may attend to each other: [n, 64, 64] bool.
 
-    The roll brings opposite borders together in the last windows; they must not see each other.
+    The roll brings patches from opposite borders of the image together in the last windows; these
+    must not see each other.
     """
     position, windows = np.arange(side), side // WINDOW_SIZE
     band = (position >= side - WINDOW_SIZE).astype(int) + (position >= side - WINDOW_SIZE // 2)
@@ -44,7 +54,10 @@ def window_mask(side: int) -> np.ndarray:
 
 
 def window_attention(shift: int, side: int) -> AttentionFn:
-    """Dense attention inside windows [B n, 64, nh, hd]; masked when shifted."""
+    """Dense attention within windows [B n, 64, nh, hd], masked by `window_mask` if shifted.
+
+    The function ignores its key lengths, because all patches of an image are valid.
+    """
     mask = window_mask(side) if shift else None  # (n, 64, 64)
 
     def attend(query, key, value, _):
