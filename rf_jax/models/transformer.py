@@ -155,7 +155,7 @@ class DecoderLayer(nn.Module):
         key_rotation: Rotation | None,
         key_lengths: jax.Array,  # [B V]
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns the stream [B V, P, D] after this layer twice: for the next layer, and as a tap."""
+        """Returns the stream [B V, P, D] after this layer, for the next one and again as a tap."""
         config = self.config
         normed = norm(config.norm_type, "cross_attention_norm")(x)
         cross = CrossAttention(config, self.dtype, name="cross_attention")

@@ -1,1 +1,1 @@
-"""Training: data, loss, optimizer, sharding and the loop that joins them."""
+"""Training: data, loss, optimizer, sharding, and the loop that joins them."""

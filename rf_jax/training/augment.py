@@ -1,16 +1,17 @@
-"""Random changes of a training sample, drawn on the host by the sample's own generator."""
+"""Random choices for a training sample, drawn on the host by the sample's own generator."""
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 TRANSLATION_STD = 0.25
+"""Standard deviation of the translation along each axis, in scene units."""
 
 
 def random_rigid_motion(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation [3, 3] and translation [3] as published: x' = R x + t.
+    """Draws a rotation R [3, 3] and a translation t [3], for x' = R x + t, as published.
 
-    The rotation vector is N(0, 1) radian along each axis (its angle is not uniform), the
-    translation N(0, 0.25^2).
+    Each component of the rotation vector is N(0, 1) in radians, so that rotations are not uniform;
+    each component of the translation is N(0, 0.25^2).
     """
     rotation = Rotation.from_rotvec(rng.standard_normal(3)).as_matrix()
     translation = TRANSLATION_STD * rng.standard_normal(3)
@@ -18,13 +19,21 @@ def random_rigid_motion(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 def draw_views(rng: np.random.Generator, count: int, views: int) -> np.ndarray:
-    """`views` of `count` view indices, without replacement."""
+    """Draws the indices [views] of views among `count`, without replacement."""
     return rng.choice(count, views, replace=False)
 
 
 def draw_crops(
     rng: np.random.Generator, views: int, resolution: int, side: int, multiple: int
 ) -> np.ndarray:
-    """First rows and columns [V, 2] of square crops, multiples of `multiple` (the patch size)."""
+    """Draws the first rows and columns [views, 2] of square crops.
+
+    Args:
+      rng: the sample's generator.
+      views: number of crops, one per view.
+      resolution: side of the views in pixels.
+      side: side of the crops in pixels.
+      multiple: rows and columns are multiples of this, the patch size.
+    """
     positions = (resolution - side) // multiple + 1
     return (rng.integers(positions, size=(views, 2)) * multiple).astype(np.int32)

@@ -1,9 +1,9 @@
-"""Checkpoints of a run: what to render with, and what a resumed run needs besides.
+"""Checkpoints of a run: what a renderer needs, and what else a resumed run needs.
 
-WORKDIR/config.json                         the network's configuration
-WORKDIR/training_config.json                the run's
-WORKDIR/checkpoints/STEP/variables          parameters (averaged ones, if there are), constants
-WORKDIR/checkpoints/STEP/training           the rest of the `TrainState`
+WORKDIR/config.json                    the network's configuration
+WORKDIR/training_config.json           the run's configuration
+WORKDIR/checkpoints/STEP/variables     constants and parameters, averaged ones if the run has them
+WORKDIR/checkpoints/STEP/training      the rest of the `TrainState`
 """
 
 import contextlib
@@ -24,10 +24,14 @@ from rf_jax.weights.checkpoint import CHECKPOINTS_NAME, CONFIG_NAME, VARIABLES_N
 
 TRAINING_NAME = "training"
 BEST_METRIC = "psnr"
+"""The validation metric of which the checkpoint with the largest value is kept."""
 
 
 class TrainCheckpoints:
-    """Saves in the background; keeps the last few and the best by validation PSNR."""
+    """The checkpoints of a run, written in the background.
+
+    Keeps the last few, and the one with the best validation PSNR.
+    """
 
     def __init__(self, workdir: Path, config: TrainingConfig):
         """Opens or makes WORKDIR/checkpoints; process 0 writes WORKDIR/config.json."""
@@ -54,14 +58,18 @@ class TrainCheckpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """The last whole checkpoint's."""
+        """The step of the last whole checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
         """Copies the state and begins to write it.
 
+        Args:
+          state: the state after `state.step` steps.
+          metrics: validation metrics, if the run was validated at this step.
+
         Raises:
-          InputError: this or the last checkpoint could not be written.
+          InputError: this checkpoint or the one before it could not be written.
         """
         step = int(state.step)
         items = ocp.args.Composite(
@@ -74,18 +82,18 @@ class TrainCheckpoints:
             self._manager.save(step, args=items, metrics=metrics, force=True)
 
     def wait(self) -> None:
-        """Until all is written; errors as of `save`."""
+        """Waits until all checkpoints are written; raises the errors of `save`."""
         with self._reporting():
             self._manager.wait_until_finished()
 
     def restore(self, state: Any) -> TrainState:
-        """The last state.
+        """Reads the last state; there must be a checkpoint.
 
         Args:
-          state: a `TrainState` of `jax.ShapeDtypeStruct` with shardings.
+          state: a `TrainState` of `jax.ShapeDtypeStruct` with the shardings to restore to.
 
         Raises:
-          InputError: the checkpoint is damaged or of another network.
+          InputError: the checkpoint is damaged or that of another network.
         """
         step = self.latest_step
         items = ocp.args.Composite(
@@ -96,7 +104,7 @@ class TrainCheckpoints:
         )
         try:
             restored = self._manager.restore(step, args=items)
-        except Exception as error:  # of Orbax, TensorStore or the file system, in many types
+        except Exception as error:  # Orbax, TensorStore and the file system raise many types
             reason = " ".join(str(error).split())[:300]
             folder = self._workdir / CHECKPOINTS_NAME / str(step)
             raise InputError(
@@ -113,7 +121,7 @@ class TrainCheckpoints:
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
-        """Turns the errors of failed writes, of many types, into one line."""
+        """Turns the errors of failed writes, which have many types, into an InputError."""
         try:
             yield
         except InputError:
@@ -127,7 +135,7 @@ class TrainCheckpoints:
 
 
 def _rest(state: Any) -> dict[str, Any]:
-    """What is not in `state.variables`."""
+    """The parts of a state that are not in `state.variables`."""
     rest = {
         name: getattr(state, name)
         for name in ("step", "opt_state", "nonfinite", "nonfinite_in_a_row", "skipped_scenes")

@@ -1,4 +1,4 @@
-"""What a training run is made of: typed, checked configuration, read from `configs/*.py`."""
+"""The configuration of a training run: typed, checked, and read from `configs/*.py`."""
 
 import dataclasses
 import json
@@ -20,21 +20,26 @@ TRAINING_CONFIG_NAME = "training_config.json"
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What is read of the data.
+    """The training data, and what is read from it.
 
     Attributes:
-      path: a folder of .h5 files with `img`; its index.jsonl, if any, names the splits.
-      validation_path: another folder, validated on whole; None: the "val" split of `path`.
+      path: folder of .h5 files with images (`img`); its index.jsonl, if there is one, names the
+        splits.
+      validation_path: another folder, all of which is validated on; None takes the "val" split of
+        `path`.
       resolution: image side in pixels of all files.
-      max_triangles: N, the length that scenes are padded to.
-      views: drawn of each scene without replacement.
-      crop: side of the square part of each view that is trained on; None: whole images.
-      oversize: scenes of more triangles are skipped and counted, or stop the run.
-      constant_textures: a triangle has one value; else patches of the network's size.
-      augment: move each scene by a random rigid motion.
-      workers: processes that read; 0 reads in a thread.
-      prefetch: batches read ahead.
-      max_skipped_fraction: of all scenes read so far; more unusable files stop the run.
+      max_triangles: N, the number of triangles that scenes are padded to.
+      views: number of views per step and scene, drawn without replacement.
+      crop: side in pixels of the square part of each view that is trained on; None trains on whole
+        images.
+      oversize: "skip" skips and counts scenes of more than `max_triangles`; "error" ends the run.
+      constant_textures: whether the network reads one value per triangle, or texture patches of its
+        `texture_encode_patch_size`.
+      augment: whether to move each scene by a random rigid motion.
+      workers: number of processes that read files; 0 reads in a thread.
+      prefetch: number of batches that are read ahead.
+      max_skipped_fraction: largest share of unusable files among all files read so far; a larger
+        one ends the run.
     """
 
     path: str = "data/tiny"
@@ -56,26 +61,43 @@ class TrainingConfig:
     """A training run.
 
     Attributes:
-      seed: of the weights, the order of the data, views, motions and projections.
-      batch_size: scenes of a step, over all devices; each has `data.views` images.
-      accumulation_steps: parts that a batch is computed in, for less memory.
-      precision: of matrix products; parameters, losses and the optimizer are float32.
-      remat: compute layers again for the gradient instead of storing them.
-      fsdp: devices that parameters and optimizer state are split over; the others replicate.
-      optimizer: AdamW as published, or Muon, which learns more of a step.
-      learning_rate: at its peak, after warmup_steps; then a cosine of cosine_steps ends at
-        final_learning_rate_factor times the peak, and stays there.
-      weight_decay: of the matrices, or of all parameters (as published).
-      grad_clip_norm: largest norm of the whole gradient.
-      max_nonfinite_in_a_row: more steps without a finite gradient stop the run.
-      ema_decay: of the averaged parameters that are validated and saved; 0: none.
-      lpips_weight: of the perceptual term; 0: none.
-      lpips_weights: a folder with vgg16_weights.h5 and lpips_lin.h5; None: the hub's.
-      performer_redraw_every_steps: new random projections; 0: never.
-      init_from: weights to start from (checkpoint, workdir, Hugging Face folder or hub id).
-      init_lenient: take what fits of them and list the rest, instead of refusing.
-      validation_scenes: at most so many are validated on.
-      keep_last: checkpoints kept, besides the best.
+      seed: seed of the weights, the order of the data, views, crops, motions and the random
+        constants of attention functions.
+      total_steps: number of steps, including those before the run was resumed.
+      batch_size: number of scenes per step on all devices together; each has `data.views` images.
+      accumulation_steps: number of parts that a batch is computed in, one after the other, to need
+        less memory.
+      precision: type of matrix products; parameters, losses and the optimizer are float32.
+      remat: whether the gradient computes layers again instead of storing what is inside them.
+      fsdp: number of devices that parameters and optimizer state are split over. If there are more
+        devices, each group of this many holds a copy.
+      optimizer: "adamw", as published, or "muon", which learns more per step.
+      learning_rate: peak of the learning rate, reached linearly from 0.
+      warmup_steps: number of steps before the peak.
+      cosine_steps: number of steps of the cosine after the peak.
+      final_learning_rate_factor: the cosine ends at this factor times the peak, and the learning
+        rate stays there.
+      weight_decay: factor of the weight decay.
+      decay: what decays: "matrices", or "all" parameters (as published).
+      grad_clip_norm: largest norm of the whole gradient; a larger one is scaled down to it.
+      max_nonfinite_in_a_row: largest number of steps in a row without a finite gradient; more end
+        the run.
+      ema_decay: decay per step of the averaged parameters, which are validated and saved; 0 does
+        not average.
+      lpips_weight: weight of the perceptual term in the loss; 0 leaves it out.
+      lpips_weights: folder with vgg16_weights.h5 and lpips_lin.h5; None takes those of the hub.
+      performer_redraw_every_steps: how often random constants of attention functions, such as the
+        projections of the Performer, are drawn anew; 0 keeps them.
+      init_from: weights to start from: a checkpoint, workdir, Hugging Face folder or hub id.
+      init_lenient: whether to take the weights that fit and log the others, instead of refusing.
+      log_every_steps: how often metrics are written.
+      image_every_steps: how often images of the training batch are written.
+      validate_every_steps: how often the run is validated; it also is after its last step.
+      validation_scenes: largest number of scenes to validate on.
+      checkpoint_every_steps: how often the state is saved; it also is at each validation.
+      keep_last: number of last checkpoints that are kept, besides the best one.
+      data: the data.
+      model: the network.
     """
 
     seed: Seed = 0
@@ -160,19 +182,25 @@ _MAY_CHANGE = {
     "data.prefetch",
     "data.max_skipped_fraction",
 }
-"""Keys that a resumed run may change: where things are and how they are computed or watched."""
+"""Keys that a resumed run may change: where things are, how they are computed or watched, and how
+long the run is."""
 
 
 def default_config(model: RenderFormerConfig) -> ConfigDict:
-    """All keys with their defaults, for `configs/*.py` and `--config.KEY=VALUE` to change."""
+    """All keys with their defaults, for `configs/*.py` to change.
+
+    Args:
+      model: the network, whose fields are the defaults of `config.model`.
+    """
     return to_config_dict(TrainingConfig(model=model))
 
 
 def save_or_compare(config: TrainingConfig, workdir: Path) -> None:
-    """Writes the configuration into a new workdir, or checks that it continues the one there.
+    """Writes the configuration into a workdir, after checking that it may continue a run there.
 
     Raises:
-      InputError: the workdir belongs to another configuration; names the keys that differ.
+      InputError: the workdir belongs to another configuration; the message names the keys that
+        differ.
     """
     path = workdir / TRAINING_CONFIG_NAME
     if path.exists():

@@ -1,7 +1,9 @@
-"""Training data: HDF5 files to padded batches, each a pure function of the seed and its number.
+"""Training data: padded batches of scenes and images, read from HDF5 files.
 
-Epoch by epoch all files in a new order; the views, crops and motions of a sample are drawn by a
-generator of its position. So the data position of a run is its step, on any number of processes.
+Each batch is a pure function of the seed and the batch's number. All files are read in every epoch,
+each time in a new order. The views, crop and motion of a sample are drawn by a generator that is
+seeded with the sample's position. A resumed run therefore needs to know only its step, on any
+number of processes.
 """
 
 import collections
@@ -29,21 +31,32 @@ from rf_jax.training.augment import draw_crops, draw_views, random_rigid_motion
 from rf_jax.training.config import TrainingConfig
 
 MAX_ATTEMPTS = 10
+"""How many files are tried for one sample."""
+
 CHECKED_FILES = 16
+"""About how many files are checked before the run starts."""
 
 
 class StopsRun(InputError):
-    """A file that the configuration does not allow to be skipped: it ends the run."""
+    """The error of a file that must not be skipped, according to the configuration."""
 
 
 def find_training_files(config: TrainingConfig, split: str) -> list[Path]:
-    """Files of a split, "train" or "val"; [] where there are no validation files.
+    """Finds the files of a split.
 
-    Without an index.jsonl all files are for training. With one, scenes that are too large are left
-    out here where they are to be skipped.
+    Without an index.jsonl all files are for training. If there is one, scenes that are too large
+    are left out here, unless they are to end the run.
+
+    Args:
+      config: the run.
+      split: "train" or "val".
+
+    Returns:
+      the files; none if there are no validation files.
 
     Raises:
-      InputError: no files, files of another resolution or without images.
+      InputError: there are no files to train on, or some of the files have another resolution or no
+        images.
     """
     data = config.data
     whole = split == "val" and data.validation_path is not None
@@ -64,11 +77,12 @@ def find_training_files(config: TrainingConfig, split: str) -> list[Path]:
 
 
 def _check_images(path: Path, config: TrainingConfig) -> None:
+    """Checks that a file has images of the run's resolution."""
     try:
         side = images_side(path)
     except InputError as error:
         if path.is_file() and "img" not in str(error):
-            return  # damaged: skipped and counted when it is read
+            return  # a damaged file is skipped and counted when it is read
         raise
     if side != config.data.resolution:
         raise InputError(
@@ -79,12 +93,13 @@ def _check_images(path: Path, config: TrainingConfig) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class SceneLoader:
-    """Reads single samples; pickled into the reading processes.
+    """Reads single samples; the reading processes get a pickled copy.
 
     Attributes:
-      files: all of them, the same on every process.
-      config: the run's.
-      training: shuffle, draw views, crop and move; else files in order, their first views.
+      files: all files of the split, in the same order on every process.
+      config: the run.
+      training: whether to shuffle files, draw views, crop and augment; otherwise files are read in
+        order, with their first views.
     """
 
     files: tuple[Path, ...]
@@ -92,15 +107,16 @@ class SceneLoader:
     training: bool
 
     def load(self, position: int) -> tuple[Batch, list[str]]:
-        """Sample number `position` of the endless stream.
+        """Reads sample number `position` of the endless stream.
 
-        A file that cannot be used is replaced by another, drawn at random.
+        A file that cannot be used is replaced by another one, drawn at random.
 
         Returns:
-          a batch of one without its leading axis, and a message for each file skipped.
+          a `Batch` of one scene without the leading axis, and a message for each skipped file.
 
         Raises:
-          InputError: ten unusable files in a row.
+          StopsRun: a file must not be skipped.
+          InputError: `MAX_ATTEMPTS` files in a row cannot be used.
         """
         messages: list[str] = []
         for attempt in range(MAX_ATTEMPTS):
@@ -127,7 +143,7 @@ class SceneLoader:
         available = len(scene.fov_degrees)
         chosen = draw_views(rng, available, data.views) if self.training else range(data.views)
         chosen = list(chosen)
-        # Denoisers undershoot.
+        # Denoisers may leave values below 0.
         images = np.maximum(load_images(path, chosen)[..., :3], 0)
         if images.shape[1] != data.resolution:
             raise InputError(
@@ -175,7 +191,7 @@ class SceneLoader:
             )
 
     def _with_texture(self, path: Path, scene: Scene) -> Scene:
-        """The scene with one value a triangle, or with patches, as the run has them."""
+        """The scene with one value per triangle or with patches, as the run is configured."""
         size = self.config.model.texture_encode_patch_size
         if scene.texture.ndim == 4 and size > 1 and self.config.data.constant_textures:
             raise StopsRun(
@@ -189,11 +205,15 @@ class SceneLoader:
 
 @functools.lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of the files in an epoch."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 class BatchStream(Iterator[Batch]):
-    """Batches from number `start` on, read ahead by worker processes."""
+    """Batches from number `start` on, read ahead by worker processes.
+
+    Raises an InputError when a sample cannot be read or a worker process has died.
+    """
 
     def __init__(
         self,
@@ -206,10 +226,11 @@ class BatchStream(Iterator[Batch]):
         """Starts reading.
 
         Args:
-          loader: of the samples.
+          loader: reads the samples.
           batch_size: B of all processes together.
-          start, stop: batches to read; None: endless.
-          shard: this process and the number of processes; each reads its own B / n rows.
+          start, stop: numbers of the first batch and of the one after the last; None never stops.
+          shard: the index of this process and the number n of processes; each reads its own B / n
+            rows of every batch.
         """
         index, count = shard
         rows = batch_size // count
@@ -238,6 +259,7 @@ class BatchStream(Iterator[Batch]):
         return jax.tree.map(lambda *rows: np.stack(rows), *samples)
 
     def close(self) -> None:
+        """Stops reading and ends the workers."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self) -> None:
@@ -254,24 +276,25 @@ def _count(start: int, stop: int | None) -> Iterator[int]:
 
 
 Load = Callable[[int], tuple[Batch, list[str]]]
+"""`SceneLoader.load` of some loader."""
 
 
 def _start_reading(loader: SceneLoader) -> tuple[Executor, Load]:
-    """An executor, and what it is to be given."""
+    """Starts an executor, and returns it with the function to submit to it."""
     workers = loader.config.data.workers
     if workers == 0:
         return ThreadPoolExecutor(1), loader.load
-    # Forking a process that runs JAX's threads may deadlock.
+    # A fork of a process in which JAX runs threads may deadlock.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, context, _start_worker, (loader,))
     return executor, _load_in_worker
 
 
 def _start_worker(loader: SceneLoader) -> None:
-    """Keeps the loader in the process, and ends it when its parent is killed."""
+    """Keeps the loader in the worker process, and makes the process end with its parent."""
     global _worker_loader
     _worker_loader = loader
-    # The parent handles these; workers end with it.
+    # The parent handles these signals, and workers end with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     end_with_parent()

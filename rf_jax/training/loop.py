@@ -1,4 +1,4 @@
-"""Training: everything joined by `train_and_evaluate`."""
+"""The training loop: `train_and_evaluate` joins everything in this folder."""
 
 import collections
 import contextlib
@@ -50,7 +50,7 @@ from rf_jax.training.watcher import Watcher, git_revision
 from rf_jax.weights.warm_start import warm_start, warm_start_leniently
 
 STEPS_IN_FLIGHT = 2
-"""Metrics are read this many steps late, so that the device never waits for the host."""
+"""How many steps late metrics are read, so that the device never waits for the host."""
 
 
 def train_and_evaluate(
@@ -58,19 +58,20 @@ def train_and_evaluate(
     workdir: str | Path,
     devices: list[jax.Device] | None = None,
 ) -> TrainState:
-    """Trains until `total_steps`, or until SIGTERM; continues the run that `workdir` holds.
+    """Trains until `total_steps` or SIGTERM, and continues the run in `workdir` if there is one.
 
     Args:
-      config: of the run (see `TrainingConfig`).
-      workdir: for checkpoints, event files and configurations; made if missing.
-      devices: to train on; None: all.
+      config: the run, as a `TrainingConfig` or its keys and values.
+      workdir: folder for checkpoints, event files and configurations; made if it is missing.
+      devices: the devices to train on; None takes all.
 
     Returns:
       the last state, on the devices.
 
     Raises:
-      InputError: a bad configuration, data, weights or workdir; too many unusable files; too many
-        steps in a row without a finite gradient; a checkpoint that cannot be written.
+      InputError: the configuration, data, weights or workdir are bad, there are too many unusable
+        files or too many steps in a row without a finite gradient, or a checkpoint cannot be
+        written.
     """
     if not isinstance(config, TrainingConfig):
         config = parse_config(TrainingConfig, config)
@@ -79,7 +80,7 @@ def train_and_evaluate(
 
 
 class Run:
-    """One run: its mesh, compiled steps, data and files."""
+    """A run: its mesh, compiled steps, state, data and files."""
 
     def __init__(
         self,
@@ -91,8 +92,8 @@ class Run:
         """Checks everything that can be checked, then opens files and starts reading.
 
         Args:
-          config, workdir, devices: as of `train_and_evaluate`.
-          stack: closes what is opened here.
+          config, workdir, devices: the arguments of `train_and_evaluate`.
+          stack: closes everything that is opened here.
         """
         self.config, self.workdir = config, workdir
         self.mesh = make_mesh(config.fsdp, config.batch_size // config.accumulation_steps, devices)
@@ -118,7 +119,7 @@ class Run:
             logging.warning("no validation: %s has no scenes of a val split", self.config.data.path)
 
     def _load_perceptual(self) -> None:
-        """LPIPS and its weights on the devices; None where the loss has no such term."""
+        """Puts the weights of LPIPS on the devices, if the loss has such a term."""
         self._distance = self._perceptual_params = None
         if self.config.lpips_weight:
             dtype = jnp.dtype(COMPUTE_TYPES[self.config.precision]).name
@@ -127,6 +128,7 @@ class Run:
             self._perceptual_params = jax.device_put(perceptual.params, replicated(self.mesh))
 
     def _claim_workdir(self) -> None:
+        """Writes configuration and revision of the code; refuses the workdir of another run."""
         if jax.process_index() == 0:
             save_or_compare(self.config, self.workdir)
             with atomic_path(self.workdir / "revision.txt") as path:
@@ -143,7 +145,7 @@ class Run:
         return BatchStream(loader, self.config.batch_size, start, stop, shard)
 
     def train(self) -> TrainState:
-        """The loop."""
+        """Runs the loop, and returns the last state after saving it."""
         pending: collections.deque = collections.deque()
         step = int(self.state.step)
         with _StopSignal() as stop:
@@ -155,7 +157,8 @@ class Run:
                 self.state, metrics = self.steps.train(self.state, rows, self._perceptual_params)
                 step += 1
                 pending.append((step, metrics, batch.file))
-                # A resumed run does not report again what is before its checkpoint.
+                # Steps before a checkpoint are reported before it is saved, because a resumed run
+                # does not report them again.
                 self._report_all_but(0 if self._saves_at(step) else STEPS_IN_FLIGHT, pending)
                 self._at_intervals(step, rows)
         self._report_all_but(0, pending)
@@ -165,7 +168,11 @@ class Run:
         return self.state
 
     def validate(self) -> tuple[dict[str, float], Any]:
-        """Means over the validation scenes, and images of the first."""
+        """Computes means over the validation scenes.
+
+        Returns:
+          the metrics by name, and images of the first batch, predicted and true [B, H, H, 3].
+        """
         loader = SceneLoader(self.validation_files, self.config, training=False)
         batches = -(-len(self.validation_files) // self.config.batch_size)
         totals: collections.Counter[str] = collections.Counter()
@@ -181,6 +188,7 @@ class Run:
         return {name: total / scenes for name, total in totals.items()}, images
 
     def _first_state(self) -> TrainState:
+        """The state to continue from: a checkpoint, else `init_from`, else fresh variables."""
         if self.checkpoints.latest_step is not None:
             return self.checkpoints.restore(self.steps.abstract_state)
         if self.config.init_from is None:
@@ -203,6 +211,7 @@ class Run:
         return step % self.config.checkpoint_every_steps == 0 or self._validates_at(step)
 
     def _at_intervals(self, step: int, rows: Batch) -> None:
+        """Validates, writes images and saves, where these are due after a step."""
         metrics = None
         if self._validates_at(step):
             metrics, images = self.validate()
@@ -215,11 +224,12 @@ class Run:
             self.checkpoints.save(self.state, metrics)
 
     def _report_all_but(self, count: int, pending: collections.deque) -> None:
+        """Reports the oldest pending steps until only `count` are left."""
         while len(pending) > count:
             self._report(*pending.popleft())
 
     def _report(self, step: int, metrics: dict[str, jax.Array], files: np.ndarray) -> None:
-        """Reads the metrics of a finished step; stops the run when they are hopeless."""
+        """Reads the metrics of a step, and ends the run if it cannot succeed any more."""
         config = self.config
         logged = step % config.log_every_steps == 0 or step == config.total_steps
         bad = int(metrics["nonfinite_in_a_row"])
@@ -251,10 +261,10 @@ class Steps:
     """The compiled functions of a run.
 
     Attributes:
-      init: () -> the first state, of fresh variables.
-      create: variables -> the first state.
-      train: `make_train_step`'s; its state is donated.
-      evaluate: `make_eval_step`'s.
+      init: makes the first state from fresh variables; takes nothing.
+      create: makes the first state from given variables.
+      train: the step of `make_train_step`; the state that it is given is donated.
+      evaluate: the step of `make_eval_step`.
       abstract_state: shapes, types and shardings of the state.
     """
 
@@ -268,7 +278,10 @@ class Steps:
 def compile_steps(
     config: TrainingConfig, mesh: Mesh, model: RenderFormer, perceptual: Distance | None
 ) -> Steps:
-    """Compiles a run for a mesh; states live as `state_shardings` says, batches in rows."""
+    """Prepares the functions of a run for a mesh; each compiles when it is first called.
+
+    States are placed by `state_shardings`, and batches are split by rows.
+    """
     tx = make_optimizer(config)
     create = functools.partial(create_train_state, config, tx)
 
@@ -299,7 +312,7 @@ def compile_steps(
 
 
 class _StopSignal:
-    """Turns SIGTERM into a question that all processes answer alike, at the same step."""
+    """Makes all processes stop at the same step after SIGTERM."""
 
     def __enter__(self):
         self._asked = False

@@ -1,6 +1,6 @@
 """The training loss.
 
-p is the network's output, log10(1 + radiance) as predicted; t the same of the ground truth.
+Here p is the network's output, the predicted log10(1 + radiance), and t that of the ground truth.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from rf_jax.images.radiance import display, log_radiance
 
 PerceptualFn = Callable[[jax.Array, jax.Array], jax.Array]
-"""Distances [n] of images [n, H, W, 3] in [0, 1]."""
+"""Takes two arrays of images [n, H, W, 3] in [0, 1], and returns their distances [n]."""
 
 
 def training_loss(
@@ -25,11 +25,11 @@ def training_loss(
     Args:
       prediction: p [B, V, H, W, 3], float32.
       radiance: ground truth [B, V, H, W, 3], linear, float32.
-      perceptual_fn: needed unless the weight is 0.
+      perceptual_fn: LPIPS; needed unless the weight is 0.
       lpips_weight: w.
 
     Returns:
-      the loss, and its terms by name.
+      the loss, and its unweighted terms by name.
     """
     target = log_radiance(radiance)
     terms = {"l1": jnp.abs(prediction - target).mean()}

@@ -8,7 +8,7 @@ from rf_jax.training.config import TrainingConfig
 
 
 def make_schedule(config: TrainingConfig) -> optax.Schedule:
-    """Linear warm-up from 0, a cosine, and its last value from then on (no restart)."""
+    """Linear warm-up from 0, then a cosine, then its last value (without restarts)."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
@@ -19,11 +19,12 @@ def make_schedule(config: TrainingConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
-    """Clipping and AdamW or Muon with a learning rate of -1: the step multiplies by the schedule.
+    """Clipping, then AdamW or Muon with a learning rate of 1; updates are to be added.
 
-    So the schedule follows the step also where steps are skipped, as published. Muon (Jordan 2024)
-    takes the layers' matrices, its updates as large as AdamW's (arXiv 2502.16982, section 2.2);
-    the first and last layers, norms and tokens have AdamW.
+    The training step multiplies the updates by the schedule. So the learning rate follows the step
+    even where steps are skipped, as published. Muon (Jordan 2024) takes the matrices of the layers,
+    with updates as large as those of AdamW (arXiv 2502.16982, section 2.2). The first and last
+    layers, norms and tokens are left to AdamW.
     """
     mask = None if config.decay == "all" else is_matrix
     clip = optax.clip_by_global_norm(config.grad_clip_norm)
@@ -45,7 +46,7 @@ def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
 
 
 def _layer_matrices(params):
-    """Input and output axis of the kernels that are stacked over the layers; None elsewhere."""
+    """Input and output axes of the kernels that are stacked over layers; None for other leaves."""
     numbers = contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
     return jax.tree_util.tree_map_with_path(
         lambda path, x: numbers if path[-1].key == "kernel" and x.ndim == 3 else None, params
@@ -53,5 +54,5 @@ def _layer_matrices(params):
 
 
 def is_matrix(params):
-    """True for kernels; norms, biases and tokens are stacked too, so their rank does not tell."""
+    """True for kernels. Norms and biases are stacked over layers too, so the rank does not tell."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

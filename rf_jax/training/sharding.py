@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh of `data` and `fsdp` devices, batches split over both."""
+"""Where arrays are placed: on a mesh with axes `data` and `fsdp`; batches are split over both."""
 
 import dataclasses
 from typing import Any
@@ -12,16 +12,23 @@ from rf_jax.attention import Attention
 from rf_jax.errors import InputError
 
 BATCH_AXES = ("data", "fsdp")
+"""The axes of the mesh, over both of which the rows of a batch are split."""
 
 SMALLEST_SPLIT = 2**14
-"""Leaves of fewer numbers are not worth splitting."""
+"""Least number of elements of a leaf that is worth splitting."""
 
 
 def make_mesh(fsdp: int, batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
-    """All devices (of all processes), `fsdp` of them in a row splitting the parameters.
+    """Arranges devices as a mesh [data, fsdp].
+
+    Args:
+      fsdp: number of devices that share the parameters.
+      batch_size: number of scenes that are computed at a time.
+      devices: the devices; None takes all, of all processes.
 
     Raises:
-      InputError: the devices or the batch do not divide.
+      InputError: the number of devices is not a multiple of `fsdp`, or the batch size not one of
+        the number of devices.
     """
     devices = devices or jax.devices()
     if len(devices) % fsdp:
@@ -36,16 +43,21 @@ def make_mesh(fsdp: int, batch_size: int, devices: list[jax.Device] | None = Non
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Puts a whole copy on each device."""
     return NamedSharding(mesh, P())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis over all devices."""
+    """Splits the leading axis over all devices."""
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def state_shardings(mesh: Mesh, state: Any) -> Any:
-    """A sharding for each leaf: its longest axis that divides goes over `fsdp`, if it is large."""
+    """The sharding of each leaf of a state.
+
+    A large leaf is split over `fsdp` along the longest of its axes whose size is a multiple of the
+    number of devices. Other leaves are replicated.
+    """
     parts = mesh.shape["fsdp"]
 
     def shard(leaf):
@@ -59,7 +71,7 @@ def state_shardings(mesh: Mesh, state: Any) -> Any:
 
 
 def to_devices(batch: Any, mesh: Mesh) -> Any:
-    """Global arrays of the rows that each process has."""
+    """Global arrays [B, ...] on the mesh, made of the rows [B / n, ...] that each process has."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
@@ -67,7 +79,7 @@ def to_devices(batch: Any, mesh: Mesh) -> Any:
 
 
 def shard_attention(attention: Attention, mesh: Mesh) -> Attention:
-    """The same attention; one that XLA cannot split runs on each device for its own rows."""
+    """The same attention for a mesh; one that XLA cannot split runs per device, on its own rows."""
     if mesh.size == 1 or not attention.rows_per_device:
         return attention
     rows = P(BATCH_AXES)

@@ -1,4 +1,4 @@
-"""The state of a training run, and the compiled steps that change and judge it."""
+"""The state of a training run, and the steps that train and evaluate it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,26 +18,27 @@ from rf_jax.training.losses import PerceptualFn, training_loss
 from rf_jax.training.sharding import shard_attention
 
 INIT_STREAM, REDRAW_STREAM = 0, 1
-"""Independent random streams of a run's seed."""
+"""Numbers of independent random streams, which are folded into the seed of a run."""
 
 COMPUTE_TYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
+"""Types of matrix products, by the names of `TrainingConfig.precision`."""
 
 
 @struct.dataclass
 class TrainState:
-    """All that a step reads and writes, and a resumed run needs.
+    """All that a step reads and writes, and that a resumed run needs.
 
-    The data position and the random streams are functions of `step` and the configured seed.
+    The position in the data and the random streams are functions of `step` and the configured seed.
 
     Attributes:
-      step: batches seen, [] int32.
-      params: trained, float32.
-      constants: RoPE frequencies, random projections.
-      opt_state: of the optimizer.
-      ema: averaged params; None without averaging.
-      nonfinite: steps skipped for a gradient that is not finite, [] int32.
-      nonfinite_in_a_row: the last of them, [] int32.
-      skipped_scenes: unusable files met, [] int32.
+      step: number of batches seen, [] int32.
+      params: the trained parameters, float32.
+      constants: RoPE frequencies, and the constants of attention functions.
+      opt_state: the state of the optimizer.
+      ema: the averaged parameters; None without averaging.
+      nonfinite: number of steps that were skipped because a gradient was not finite, [] int32.
+      nonfinite_in_a_row: how many of the last steps were skipped in a row, [] int32.
+      skipped_scenes: number of unusable files that were skipped, [] int32.
     """
 
     step: jax.Array
@@ -51,7 +52,7 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What to render with."""
+        """The variables to render with, with averaged parameters if there are any."""
         params = self.params if self.ema is None else self.ema
         return {"params": params, "constants": self.constants}
 
@@ -76,7 +77,7 @@ def init_rng(seed: int) -> jax.Array:
 def create_train_state(
     config: TrainingConfig, tx: optax.GradientTransformation, variables: dict[str, Any]
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step, from the variables of a network."""
     params = variables["params"]
 
     def zero():
@@ -95,14 +96,24 @@ def create_train_state(
 
 
 def predict(model: RenderFormer, variables: dict[str, Any], batch: Batch, resolution: int):
-    """log10(1 + radiance) [B, V, H, H, 3] of the views of a batch.
+    """Renders the views of a batch.
 
-    The rigid motion moves what the view-independent stage sees. In camera space the views see the
-    scene as it was: there the motion cancels.
+    The rigid motion moves what the view-independent stage sees. If the view-dependent stage works
+    in camera space, it sees the scene without the motion, which would cancel there; otherwise the
+    cameras move along.
+
+    Args:
+      model: the network.
+      variables: its variables.
+      batch: B scenes with V images of H pixels per side.
+      resolution: side of the whole views, of which the images may be crops.
+
+    Returns:
+      log10(1 + radiance) [B, V, H, H, 3].
     """
 
     def move(points, translation):
-        # Written as a sum: a float32 product on every device.
+        # A sum instead of a product, because it is computed in float32 on every device.
         turned = (batch.rotation[:, None, None] * points[..., None, :]).sum(-1)
         return turned + translation[:, None, None]
 
@@ -132,6 +143,7 @@ def predict(model: RenderFormer, variables: dict[str, Any], batch: Batch, resolu
 
 
 def _move_cameras(cameras, batch):
+    """Cameras [B, V, 4, 4] that move along with their scenes."""
     motion = jnp.zeros((*batch.translation.shape[:-1], 4, 4), cameras.dtype)
     motion = motion.at[:, :3, :3].set(batch.rotation).at[:, :3, 3].set(batch.translation)
     motion = motion.at[:, 3, 3].set(1.0)
@@ -139,11 +151,15 @@ def _move_cameras(cameras, batch):
 
 
 Distance = Callable[[Any, jax.Array, jax.Array], jax.Array]
-"""(weights, a, b) -> distances; the weights are an argument, so that no program contains them."""
+"""A `PerceptualFn` with its weights as first argument, so that compiled programs do not contain
+them."""
 
 
 def make_loss_fn(config: TrainingConfig, model: RenderFormer, perceptual: Distance | None):
-    """loss_fn(params, constants, batch, perceptual_params) -> loss, (terms, PSNR)."""
+    """Makes loss_fn(params, constants, batch, perceptual_params).
+
+    It returns the loss, and metrics by name: the loss and its terms, and the PSNR.
+    """
 
     def loss_fn(params, constants, batch, perceptual_params):
         variables = {"params": params, "constants": constants}
@@ -168,9 +184,17 @@ def make_train_step(
     schedule: optax.Schedule,
     perceptual: Distance | None = None,
 ):
-    """train_step(state, batch, perceptual_params) -> state, metrics; to be jitted.
+    """Makes train_step(state, batch, perceptual_params), which is to be jitted.
 
-    A gradient that is not finite leaves parameters, optimizer and average as they were.
+    It returns the new state and metrics by name. If a gradient is not finite, parameters, optimizer
+    and averaged parameters stay as they were, and the step is counted as skipped.
+
+    Args:
+      config: the run.
+      model: the network.
+      tx: the optimizer of `make_optimizer`.
+      schedule: step -> learning rate.
+      perceptual: LPIPS; needed unless its weight in the loss is 0.
     """
     gradient = _make_gradient(config, make_loss_fn(config, model, perceptual))
 
@@ -209,7 +233,7 @@ def make_train_step(
 
 
 def _redraw(config: TrainingConfig, state: TrainState) -> TrainState:
-    """New random constants of the attention functions, when they are due."""
+    """Draws the random constants of the attention functions anew if that is due at this step."""
     rng = jax.random.fold_in(jax.random.key(config.seed), REDRAW_STREAM)
     rng = jax.random.fold_in(rng, state.step)
     due = (state.step > 0) & (state.step % config.performer_redraw_every_steps == 0)
@@ -221,7 +245,10 @@ def _redraw(config: TrainingConfig, state: TrainState) -> TrainState:
 
 
 def _make_gradient(config: TrainingConfig, loss_fn):
-    """gradient(state, batch, perceptual_params): means over the parts of the batch."""
+    """Makes gradient(state, batch, perceptual_params) -> gradients, metrics.
+
+    Both are means over the `accumulation_steps` parts of the batch.
+    """
     parts = config.accumulation_steps
 
     def gradient(state, batch, perceptual_params):
@@ -232,7 +259,7 @@ def _make_gradient(config: TrainingConfig, loss_fn):
         if parts == 1:
             return part_gradient(batch)
 
-        # Row r goes to part r % parts: each device keeps the rows it has.
+        # Row r goes to part r % parts, so that each device keeps the rows that it has.
         split = jax.tree.map(
             lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
         )
@@ -249,10 +276,11 @@ def _make_gradient(config: TrainingConfig, loss_fn):
 
 
 def make_eval_step(config: TrainingConfig, model: RenderFormer, perceptual: Distance | None):
-    """eval_step(variables, batch, perceptual_params) -> sums over scenes, images.
+    """Makes eval_step(variables, batch, perceptual_params), which is to be jitted.
 
-    LPIPS compares display values, as the loss does. The images are log10(1 + radiance), predicted
-    and true, [B, H, H, 3]: each scene's first view.
+    It returns metrics by name, summed over the scenes of the batch, and two arrays [B, H, H, 3] of
+    log10(1 + radiance), predicted and true, of the first view of each scene. LPIPS compares display
+    values, as the loss does.
     """
 
     def eval_step(variables, batch: Batch, perceptual_params):

@@ -1,4 +1,4 @@
-"""What a run shows: TensorBoard, a line on the console, a progress bar."""
+"""What a run shows: curves and images for TensorBoard, lines on the console, a progress bar."""
 
 import subprocess
 import time
@@ -17,11 +17,12 @@ from rf_jax.models.flops import context_flops, view_flops, view_independent_flop
 from rf_jax.training.config import TrainingConfig
 
 BACKWARD_FACTOR = 3
-"""A gradient costs about two forward passes, besides its own."""
+"""Cost of a training step in forward passes: the forward pass itself, and a backward pass that
+costs about two."""
 
 
 class Watcher:
-    """Writes for process 0; on others does nothing.
+    """Writes what a run shows on process 0, and does nothing on others.
 
     Attributes:
       writing: whether this process writes.
@@ -31,16 +32,16 @@ class Watcher:
         """Opens the event file.
 
         Args:
-          workdir: of the run.
+          workdir: the run's folder.
           config: its configuration.
-          start: the first step.
+          start: the step that it starts or continues from.
           product_rate: FLOP/s that matrix products reach on all devices together.
         """
         self.writing = jax.process_index() == 0
         self._config, self._product_rate = config, product_rate
         self._since, self._since_step, self._waited = time.perf_counter(), start, 0.0
         if self.writing:
-            # TensorBoard drops what an interrupted run wrote beyond its last checkpoint.
+            # TensorBoard then drops what an interrupted run wrote after its last checkpoint.
             self._writer = tensorboardX.SummaryWriter(
                 str(workdir / "tensorboard"), purge_step=start
             )
@@ -49,7 +50,7 @@ class Watcher:
             )
 
     def advance(self, waited: float) -> None:
-        """A step was started; `waited` seconds went by until its batch was there."""
+        """Notes that a step was started, whose batch took `waited` seconds to arrive."""
         self._waited += waited
         if self.writing:
             self._bar.update()
@@ -77,6 +78,7 @@ class Watcher:
         )
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes the metrics of a validation after step number `step`."""
         self._scalars("validation", step, metrics)
         lpips = f"{metrics['lpips']:.4f}" if "lpips" in metrics else "unavailable (weight 0)"
         self._print(
@@ -107,7 +109,14 @@ class Watcher:
 
 
 def image_grid(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Predictions above their ground truth, AgX tone mapped: [2 H, B H, 3] display values."""
+    """Predictions above their ground truth, tone mapped by AgX.
+
+    Args:
+      prediction, target: [B, H, H, 3] log10(1 + radiance).
+
+    Returns:
+      [2 H, B H, 3] display values.
+    """
     rows = []
     for images in (prediction, target):
         linear = np.asarray(linear_radiance(jnp.asarray(images)), np.float32)
@@ -116,8 +125,12 @@ def image_grid(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def step_flops(config: TrainingConfig, triangles: float) -> float:
-    """Floating-point operations of a training step at that mean number of triangles, LPIPS not
-    counted."""
+    """Floating-point operations of a training step, without those of LPIPS.
+
+    Args:
+      config: the run.
+      triangles: mean number of triangles per scene.
+    """
     model, count = config.model, round(float(triangles))
     side = config.data.crop or config.data.resolution
     scene = view_independent_flops(model, count) + context_flops(model, count)
@@ -126,7 +139,7 @@ def step_flops(config: TrainingConfig, triangles: float) -> float:
 
 
 def git_revision() -> str:
-    """The revision of the code, "-dirty" when changed; "unknown" outside a repository."""
+    """The revision of the code, with "-dirty" if it was changed; "unknown" outside a repository."""
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
         folder = Path(__file__).parent

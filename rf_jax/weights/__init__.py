@@ -1,1 +1,1 @@
-"""Weights on disk: checkpoints, published files, and the conversion between them."""
+"""Weights on disk: checkpoints of our own, published files, and the conversion between them."""

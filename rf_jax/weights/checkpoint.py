@@ -1,6 +1,7 @@
-"""Checkpoints of our own: an Orbax folder of variables with the model's `config.json` beside it.
+"""Checkpoints of our own: an Orbax folder of variables, with the network's `config.json` beside it.
 
-Training directories have that `config.json` too, and such folders in `checkpoints/STEP/`.
+A training directory has such a `config.json` too, and one such folder of variables in each
+`checkpoints/STEP/`.
 """
 
 import json
@@ -20,11 +21,16 @@ from rf_jax.files import read_json
 CONFIG_NAME = "config.json"
 VARIABLES_NAME = "variables"
 CHECKPOINTS_NAME = "checkpoints"
-"""Folder of a training directory; it has one folder a step, which appears whole or not at all."""
+"""Folder within a training directory; it has one folder per saved step, which appears whole or not
+at all."""
 
 
 def load_config_json(path: Path) -> dict[str, Any]:
-    """Reads a `config.json`; a missing or malformed file is an InputError."""
+    """Reads a `config.json` without checking its keys.
+
+    Raises:
+      InputError: the file is missing, or does not hold a JSON object.
+    """
     values = read_json(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(values).__name__}")
@@ -32,13 +38,13 @@ def load_config_json(path: Path) -> dict[str, Any]:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether `load_checkpoint` reads the folder: a checkpoint or a training directory."""
+    """Whether the folder is one for `load_checkpoint`: a checkpoint or a training directory."""
     has_weights = (folder / VARIABLES_NAME).is_dir() or (folder / CHECKPOINTS_NAME).is_dir()
     return has_weights and (folder / CONFIG_NAME).is_file()
 
 
 def _variables_folder(folder: Path) -> Path:
-    """That of a checkpoint, or of the last step of a training directory."""
+    """The folder of variables of a checkpoint, or of the last step of a training directory."""
     if not (folder / CHECKPOINTS_NAME).is_dir():
         return folder / VARIABLES_NAME
     steps = [int(p.name) for p in (folder / CHECKPOINTS_NAME).iterdir() if p.name.isdigit()]
@@ -48,10 +54,15 @@ def _variables_folder(folder: Path) -> Path:
 
 
 def save_checkpoint(folder: Path, variables: Mapping[str, Any], config: dict[str, Any]) -> None:
-    """Writes variables and the flat configuration; the folder appears whole or not at all.
+    """Writes a checkpoint; the folder appears whole or not at all.
+
+    Args:
+      folder: may be an older checkpoint, which is replaced.
+      variables: the network's variables.
+      config: its flat configuration.
 
     Raises:
-      InputError: the folder exists and is no checkpoint, or cannot be written.
+      InputError: the folder has files in it and is not a checkpoint, or it cannot be written.
     """
     replaceable = is_checkpoint(folder) and not (folder / CHECKPOINTS_NAME).exists()
     try:
@@ -72,12 +83,12 @@ def save_checkpoint(folder: Path, variables: Mapping[str, Any], config: dict[str
             _replace_folder(folder, whole, Path(temporary) / "replaced")
     except InputError:
         raise
-    except (OSError, ValueError) as error:  # TensorStore's are ValueErrors
+    except (OSError, ValueError) as error:  # the errors of TensorStore are ValueErrors
         raise InputError(f"{folder}: cannot be written ({_reason(error)})") from error
 
 
 def _replace_folder(folder: Path, new: Path, old: Path) -> None:
-    """Renames `new` to `folder`; what was there goes to `old`, or comes back on an error."""
+    """Renames `new` to `folder`; what was there moves to `old`, and back again on an error."""
     if not folder.exists():
         new.rename(folder)
         return
@@ -90,10 +101,13 @@ def _replace_folder(folder: Path, new: Path, old: Path) -> None:
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Variables (NumPy) and the flat configuration of `save_checkpoint`, or of a training run.
+    """Reads a checkpoint, or the last step of a training directory.
+
+    Returns:
+      variables, as NumPy arrays, and the flat configuration, unchecked.
 
     Raises:
-      InputError: missing, truncated or otherwise unreadable.
+      InputError: the checkpoint is missing, truncated or otherwise unreadable.
     """
     config = load_config_json(folder / CONFIG_NAME)
     variables_folder = _variables_folder(folder)
@@ -101,10 +115,10 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 path = variables_folder.resolve()
-                # NumPy targets; by default arrays go to the devices that they were saved from.
+                # By default arrays would go to the devices that they were saved from.
                 target = jax.tree.map(_empty, dict(checkpointer.metadata(path).item_metadata))
                 variables = checkpointer.restore(path, target)
-        except Exception as error:  # of Orbax, TensorStore or the file system, in many types
+        except Exception as error:  # Orbax, TensorStore and the file system raise many types
             raise InputError(
                 f"expected a whole Orbax checkpoint, found: {_reason(error)}"
             ) from error
@@ -112,12 +126,15 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _empty(metadata: Any) -> np.ndarray:
-    """An array of that shape and type that takes no memory."""
+    """An array of the shape and type of a leaf, which takes no memory."""
     return np.broadcast_to(np.zeros((), metadata.dtype), metadata.shape)
 
 
 def _reason(error: Exception) -> str:
-    """One line; of TensorStore's long messages the cause, which precedes the [name='details']."""
+    """The message of an error in one line.
+
+    Of the long messages of TensorStore it keeps the cause, which precedes the [name='details'].
+    """
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.split(r" \[\w+='", text)[0]
     return text if len(text) <= 200 else "..." + text[-200:]

@@ -1,8 +1,8 @@
-"""Weights between PyTorch's names and layouts and this network's, both ways, strictly.
+"""Strict conversion between the PyTorch project's weights and this network's variables, both ways.
 
-A `Rule` ties one PyTorch tensor to one leaf of the Flax variables, or to one layer of a leaf:
-transformer layers are stacked along a leading axis. The rules follow from the configuration, so a
-checkpoint must hold exactly their tensors.
+A `Rule` ties one PyTorch tensor to one leaf of the Flax variables, or to one layer of a leaf,
+because transformer layers are stacked along a leading axis. The rules follow from the
+configuration, and a file must hold exactly the tensors that they name.
 
 PyTorch layouts: Linear [out, in], Conv [out, in, kh, kw], ConvTranspose [in, out, kh, kw].
 """
@@ -22,7 +22,7 @@ from rf_jax.errors import InputError
 from rf_jax.models import RenderFormerConfig, init_variables
 
 Transform = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
-"""PyTorch to Flax, and back."""
+"""Changes the layout from PyTorch to Flax, and back."""
 
 _SAME: Transform = (lambda x: x, lambda x: x)
 _LINEAR: Transform = (np.transpose, np.transpose)
@@ -35,7 +35,14 @@ _CONV_TRANSPOSE: Transform = (
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One tensor: its PyTorch name, the path of its Flax leaf, its layer in the stack (or None)."""
+    """Where one tensor is in both projects.
+
+    Attributes:
+      torch_name: its name in PyTorch's state dict.
+      path: the path of its Flax leaf, joined by "/", beginning with the collection.
+      layer: its index along the leading axis of a stacked leaf; None if the leaf is not stacked.
+      transform: the change of layout.
+    """
 
     torch_name: str
     path: str
@@ -44,19 +51,19 @@ class Rule:
 
 
 def rules(config: RenderFormerConfig) -> list[Rule]:
-    """All tensors of a network of that configuration."""
+    """The rules for all tensors of a network."""
     return [*_view_independent_rules(config), *_view_dependent_rules(config)]
 
 
 @functools.cache
 def variable_shapes(config: RenderFormerConfig) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every Flax leaf, without allocating any."""
+    """Path -> shape of every Flax leaf of a network, without allocating any."""
     leaves = jax.eval_shape(lambda rng: _initialize(config, rng), jax.random.key(0))
     return {path: leaf.shape for path, leaf in leaves.items()}
 
 
 def fresh_leaves(config: RenderFormerConfig, paths: Collection[str]) -> dict[str, np.ndarray]:
-    """Freshly initialised leaves of a network (path -> array); the others cost nothing."""
+    """Freshly initialized leaves (path -> array) of a network; only those at `paths` are made."""
 
     @jax.jit
     def initialize(rng):
@@ -71,10 +78,11 @@ def _initialize(config, rng):
 
 
 def from_torch(tensors: Mapping[str, np.ndarray], config: RenderFormerConfig) -> dict[str, Any]:
-    """PyTorch state dict -> Flax variables, the types of the tensors kept.
+    """Converts a PyTorch state dict to Flax variables, and keeps the types of the tensors.
 
     Raises:
-      InputError: names every missing, unexpected and misshaped tensor, and those of a wrong type.
+      InputError: the tensors do not fit the configuration; the message names every missing,
+        unexpected and misshaped tensor and those of a wrong type.
     """
     expected, shapes = rules(config), variable_shapes(config)
     _check(tensors, {rule.torch_name: _torch_shape(rule, shapes) for rule in expected})
@@ -97,10 +105,10 @@ def from_torch(tensors: Mapping[str, np.ndarray], config: RenderFormerConfig) ->
 
 
 def to_torch(variables: Mapping[str, Any], config: RenderFormerConfig) -> dict[str, np.ndarray]:
-    """The inverse of `from_torch`, bit for bit.
+    """Converts Flax variables to a PyTorch state dict; the inverse of `from_torch`, bit for bit.
 
     Raises:
-      InputError: as `check_leaves`.
+      InputError: the variables do not fit the configuration, as in `check_leaves`.
     """
     leaves = traverse_util.flatten_dict(dict(variables), sep="/")
     check_leaves(leaves, config)
@@ -113,10 +121,11 @@ def to_torch(variables: Mapping[str, Any], config: RenderFormerConfig) -> dict[s
 
 
 def check_leaves(leaves: Mapping[str, Any], config: RenderFormerConfig) -> None:
-    """Checks path -> array against the network.
+    """Checks that leaves (path -> array) are those of a network.
 
     Raises:
-      InputError: names every missing, unexpected and misshaped leaf, and those of a wrong type.
+      InputError: they are not; the message names every missing, unexpected and misshaped leaf and
+        those of a wrong type.
     """
     _check(leaves, variable_shapes(config))
 
@@ -248,7 +257,7 @@ def _norm(torch, flax, norm_type, layer=None) -> Iterator[Rule]:
 
 
 def _attention_variables(torch, flax, attention: Attention, config, layer) -> Iterator[Rule]:
-    """The variables of an attention function, if it has some."""
+    """The rules for the variables of an attention function, if it has any."""
     for collection in ("params", "constants"):
         prefix = f"{flax.replace('params', collection, 1)}/{attention.name}/"
         for path in variable_shapes(config):
@@ -265,7 +274,12 @@ def _torch_shape(rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int
 
 
 def _check(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """One error for all that is wrong with arrays that should have these names and shapes."""
+    """Raises one error for all that is wrong with arrays (name -> array).
+
+    Args:
+      arrays: what was found.
+      expected: the names and shapes that they should have.
+    """
     problems = {
         "missing": sorted(expected.keys() - arrays.keys()),
         "unexpected": sorted(arrays.keys() - expected.keys()),

@@ -1,4 +1,4 @@
-"""Weights from wherever they are: our checkpoints, Hugging Face folders, the Performer fork."""
+"""Reading weights of any kind: our checkpoints, Hugging Face folders, PyTorch's `.pt` files."""
 
 import dataclasses
 import json
@@ -28,9 +28,9 @@ class Pretrained(NamedTuple):
     """A network as it was read.
 
     Attributes:
-      variables: NumPy arrays in the types of the file.
+      variables: the variables, as NumPy arrays in the types of the file.
       config: the network's configuration.
-      values: the flat `config.json` that says it, keys of other programs included.
+      values: the flat `config.json` it was read from, including the keys of other programs.
     """
 
     variables: dict[str, Any]
@@ -42,12 +42,13 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
     """Reads a network.
 
     Args:
-      source: a checkpoint folder of ours, a Hugging Face folder (`config.json` and
-        `model.safetensors`), a hub id such as `microsoft/renderformer-v1-base`, or a `.pt` file.
-      model_config: the `config.json` of a `.pt` file, which has none inside.
+      source: a checkpoint folder or training directory of ours, a Hugging Face folder
+        (`config.json` and `model.safetensors`), a hub id such as `microsoft/renderformer-v1-base`,
+        or a `.pt` file.
+      model_config: the `config.json` for a `.pt` file, which does not hold one itself.
 
     Raises:
-      InputError: one line that says what is missing, malformed or does not fit.
+      InputError: something is missing or malformed, or weights and configuration do not fit.
     """
     path = Path(source)
     if path.suffix == ".pt":
@@ -82,11 +83,11 @@ def save_hugging_face_folder(
     """Writes `model.safetensors` and `config.json` as the PyTorch project reads them.
 
     Args:
-      folder: made if missing; each file appears whole or not at all.
-      variables, values: as of `load_pretrained`.
+      folder: is made if it is missing; each file appears whole or not at all.
+      variables, values: those of a `Pretrained`.
 
     Raises:
-      InputError: variables that do not fit the configuration, a folder that cannot be written.
+      InputError: the variables do not fit the configuration, or the folder cannot be written.
     """
     folder = Path(folder)
     tensors = convert.to_torch(variables, _parse(values, CONFIG_NAME))
@@ -105,11 +106,11 @@ def with_attention(
       attention: a name for both stages, or "first,second".
 
     Returns:
-      Variables and configuration. Variables of the new attention that are missing are drawn from a
+      variables and configuration. Variables of the new attention that are missing are drawn from a
       fixed key; constants that it does not need are left out.
 
     Raises:
-      InputError: an unknown name, or trained variables of the old attention that would be lost.
+      InputError: a name is unknown, or trained variables of the old attention would be lost.
     """
     first, second = parse_attention(attention)
     config = dataclasses.replace(
@@ -129,9 +130,10 @@ def with_attention(
 
 
 def _implied_attention(tensors) -> dict[str, Any]:
-    """The configuration that the variables of an attention function imply in forks' files.
+    """The keys of the configuration that the tensors in a fork's file imply.
 
-    Such files do not name their attention, which is that of the view-independent stage.
+    Such files do not name their attention function, whose variables are in the view-independent
+    stage.
     """
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     for attention in ATTENTIONS.values():
@@ -149,5 +151,5 @@ def _parse(values: dict[str, Any], path: str | Path) -> RenderFormerConfig:
 
 
 def num_parameters(variables: dict[str, Any]) -> int:
-    """All numbers of the variables, RoPE frequencies included."""
+    """How many numbers the variables hold, including RoPE frequencies and other constants."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables))

@@ -1,4 +1,4 @@
-"""Weights drawn at random, where every parameter moves the output: smoke pictures, tests, timings.
+"""Random weights where every parameter changes the output, for smoke pictures, tests and timings.
 
     python -m rf_jax.weights.random_weights DST [--variant NAME] [--seed N]
 
@@ -20,7 +20,11 @@ from rf_jax.weights.pretrained import save_hugging_face_folder
 
 
 def random_variables(config: RenderFormerConfig, seed: int) -> dict[str, Any]:
-    """Flax variables: kernels N(0, 1 / fan_in), tokens N(0, 1), gains about 1, biases about 0."""
+    """Draws Flax variables in float32.
+
+    Kernels are N(0, 1 / fan_in), gains N(1, 0.1^2), biases N(0, 0.1^2), and RoPE frequencies those
+    of a fresh network. Everything else (tokens, the variables of attention functions) is N(0, 1).
+    """
     rng = np.random.default_rng(seed)
     leaves = {}
     for path, shape in sorted(convert.variable_shapes(config).items()):

@@ -1,4 +1,4 @@
-"""The PyTorch project's weight files, read and written without PyTorch."""
+"""Reading and writing the weight files of the PyTorch project without PyTorch."""
 
 import contextlib
 import functools
@@ -24,6 +24,7 @@ from rf_jax.errors import InputError, prefix_errors
 from rf_jax.files import atomic_path
 
 MODEL_FILES = ("config.json", "model.safetensors")
+"""The files of a model in a Hugging Face folder."""
 
 
 # ------------------------------------------------------------------------------------------------
@@ -35,17 +36,17 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, NDArray]:
     """Reads every tensor of a safetensors file, by name.
 
     Raises:
-      InputError: a missing, truncated or damaged file.
+      InputError: the file is missing, truncated or damaged.
     """
     with _opened_safetensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def read_safetensors_metadata(path: str | os.PathLike) -> dict[str, str] | None:
-    """Reads the metadata of a safetensors file's header; None when it carries none.
+    """Reads the metadata in the header of a safetensors file; None if there is none.
 
     Raises:
-      InputError: a missing, truncated or damaged file.
+      InputError: the file is missing, truncated or damaged.
     """
     with _opened_safetensors(path) as file:
         return file.metadata()
@@ -56,9 +57,14 @@ def write_safetensors(
     tensors: Mapping[str, NDArray],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes tensors by name; `metadata` goes to the header (PyTorch writes {"format": "pt"}).
+    """Writes a safetensors file.
 
-    What `read_safetensors` and `read_safetensors_metadata` gave is written back byte for byte.
+    What `read_safetensors` and `read_safetensors_metadata` returned is written back byte for byte.
+
+    Args:
+      path: of the file.
+      tensors: name -> array.
+      metadata: strings for the header, where PyTorch writes {"format": "pt"}.
 
     Raises:
       InputError: the path cannot be written.
@@ -86,7 +92,7 @@ def _opened_safetensors(path: str | os.PathLike) -> Iterator[safe_open]:
 
 
 # ------------------------------------------------------------------------------------------------
-# .pt checkpoints: zip files holding a pickle, data.pkl, and one raw file a tensor storage
+# .pt checkpoints: zip files with a pickle, data.pkl, and one raw file per tensor storage
 # ------------------------------------------------------------------------------------------------
 
 _STORAGE_DTYPES = {
@@ -102,23 +108,23 @@ _STORAGE_DTYPES = {
     "BoolStorage": np.bool_,
 }
 
-# What zipfile raises on damaged files, found by flipping bytes.
+# The errors that zipfile raises on damaged files, found by flipping bytes.
 _ZIP_ERRORS = (
     OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
 
 
 def read_pt(path: str | os.PathLike) -> dict[str, NDArray]:
-    """Reads the model's tensors from a PyTorch checkpoint, running nothing that it contains.
+    """Reads the model's tensors from a PyTorch checkpoint, without running anything in it.
 
-    The file is what `torch.save` wrote: a training checkpoint with `model_state_dict`, or a bare
-    state dict. A leading `module.` (distributed training) is dropped from the names. Only the
-    model's own storages are read; the arrays are read-only, strided as saved, and share memory
-    where the tensors did.
+    The file is one that `torch.save` wrote: a training checkpoint with `model_state_dict`, or a
+    bare state dict. A leading `module.` (of distributed training) is dropped from the names. Only
+    the model's own storages are read. The arrays are read-only, have the strides that were saved,
+    and share memory where the tensors did.
 
     Raises:
-      InputError: a missing, damaged or pre-1.6 file, or one that asks to run or build anything
-        but plain tensors.
+      InputError: the file is missing, damaged or in the format before PyTorch 1.6, or it asks to
+        run or build anything but plain tensors.
     """
     with prefix_errors(str(path)), _opened_zip(path) as archive:
         root = _archive_root(archive)
@@ -133,7 +139,7 @@ def read_pt(path: str | os.PathLike) -> dict[str, NDArray]:
 
 
 class _Storage(NamedTuple):
-    """A raw storage: its file under data/, its PyTorch class, how many elements it has."""
+    """A raw storage: its file under data/, its PyTorch class, and its number of elements."""
 
     key: str
     kind: str
@@ -141,7 +147,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """Arguments of torch._utils._rebuild_tensor_v2, unchecked; offset and strides in elements."""
+    """The unchecked arguments of torch._utils._rebuild_tensor_v2, counted in elements."""
 
     storage: Any
     offset: Any
@@ -150,17 +156,17 @@ class _Tensor(NamedTuple):
 
 
 class _Dict(dict):
-    """Stands in for OrderedDict; attributes that a pickle sets on it are dropped."""
+    """Takes the place of OrderedDict, and drops attributes that a pickle sets on it."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """Builds plain data, `_Storage` and `_Tensor`; every other global is refused."""
+    """Builds plain data, `_Storage` and `_Tensor`, and refuses every other global."""
 
     def find_class(self, module: str, name: str) -> str | Callable:
-        # Fresh functions and strings, so that no pickle can change what a later one gets.
+        # The functions are made afresh, so that no pickle can change what a later one gets.
         match module, name:
             case "torch", storage if storage in _STORAGE_DTYPES:
                 return storage
@@ -190,7 +196,7 @@ class _InertUnpickler(pickle.Unpickler):
 
 @contextlib.contextmanager
 def _opened_zip(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
-    """The zip archive at `path`; its errors, here and in the body, become InputErrors."""
+    """Opens the zip archive at `path`; errors, here and in the body, become InputErrors."""
     try:
         with open(path, "rb") as file:
             start = file.read(2)
@@ -211,7 +217,7 @@ def _opened_zip(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
 
 
 def _archive_root(archive: zipfile.ZipFile) -> str:
-    """The one folder that holds everything in a file of torch.save."""
+    """The folder within the archive that holds everything."""
     pickles = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
     if len(pickles) != 1:
         raise InputError("a zip file, but not one of torch.save: expected one data.pkl in it")
@@ -228,7 +234,7 @@ def _unpickle(data: bytes) -> object:
 
 
 def _model_state_dict(checkpoint: object) -> dict[str, _Tensor]:
-    """The model's part of a checkpoint, named as in a model that is not distributed."""
+    """The model's part of a checkpoint, with the names of a model that is not distributed."""
     if not isinstance(checkpoint, dict):
         raise InputError("expected a dict of tensors; save the model's state_dict")
     state_dict = checkpoint.get("model_state_dict", checkpoint)
@@ -247,7 +253,7 @@ def _model_state_dict(checkpoint: object) -> dict[str, _Tensor]:
 
 
 def _byte_order(archive: zipfile.ZipFile, root: str) -> str:
-    """The storages' byte order, as numpy writes it; files that do not note it are little-endian."""
+    """The byte order of the storages, in NumPy's notation; "<" unless the file says otherwise."""
     name = f"{root}/byteorder"
     return ">" if name in archive.namelist() and archive.read(name) == b"big" else "<"
 
@@ -255,7 +261,7 @@ def _byte_order(archive: zipfile.ZipFile, root: str) -> str:
 def _read_storage(
     archive: zipfile.ZipFile, root: str, byte_order: str, storage: _Storage
 ) -> NDArray:
-    """[count] the elements of a storage, in native byte order, read-only."""
+    """The elements [count] of a storage, in native byte order and read-only."""
     dtype = np.dtype(_STORAGE_DTYPES[storage.kind])
     info = archive.getinfo(f"{root}/data/{storage.key}")
     if info.file_size != storage.count * dtype.itemsize:
@@ -263,13 +269,13 @@ def _read_storage(
             f"damaged: storage {storage.key[:80]!r} should have {storage.count} values of "
             f"{dtype.name}, found {info.file_size} bytes"
         )
-    # Swapped as integers: bfloat16 has no big-endian form in numpy.
+    # Bytes are swapped as integers, because bfloat16 has no big-endian form in NumPy.
     raw = np.frombuffer(archive.read(info), f"{byte_order}u{dtype.itemsize}")
     return raw.astype(f"=u{dtype.itemsize}", copy=False).view(dtype)
 
 
 def _strided_view(tensor: _Tensor, data: NDArray) -> NDArray:
-    """The tensor's elements out of its storage's `data`, without a copy."""
+    """The elements of a tensor as a view of its storage's `data`."""
     offset, shape, strides = tensor.offset, tensor.shape, tensor.strides
     try:
         if min((offset, *shape, *strides)) < 0 or len(shape) != len(strides):
@@ -286,7 +292,7 @@ def _strided_view(tensor: _Tensor, data: NDArray) -> NDArray:
 
 
 # ------------------------------------------------------------------------------------------------
-# Where a model is
+# Finding a model
 # ------------------------------------------------------------------------------------------------
 
 
@@ -294,12 +300,12 @@ def resolve_model_folder(source: str | os.PathLike) -> Path:
     """Finds the folder with a model's config.json and model.safetensors.
 
     Args:
-      source: a local folder, or a Hugging Face hub id "owner/name", downloaded (once, to the hub's
-        own cache) when no such folder exists.
+      source: a local folder, or a Hugging Face hub id "owner/name". If no such folder exists, the
+        model is downloaded to the hub's own cache, once.
 
     Raises:
-      InputError: neither, a folder that lacks one of the two files, an unknown repository, or
-        no connection to the hub.
+      InputError: source is neither of these, the folder lacks one of the two files, the repository
+        is unknown, or the hub cannot be reached.
     """
     folder = Path(source)
     if not folder.exists():
@@ -311,6 +317,7 @@ def resolve_model_folder(source: str | os.PathLike) -> Path:
 
 
 def _downloaded_folder(hub_id: str) -> Path:
+    """The folder of a hub model in the hub's cache, downloaded if it is not there yet."""
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", hub_id):
         raise InputError(
             f"{hub_id}: no such folder, nor a hub id like microsoft/renderformer-v1-base; "
@@ -323,7 +330,7 @@ def _downloaded_folder(hub_id: str) -> Path:
             f"{hub_id}: no such folder, and no such public repository on the Hugging Face hub; "
             "check the name (or log in, if it is private)"
         ) from error
-    except Exception as error:  # of the HTTP library, whichever the hub's client uses
+    except Exception as error:  # of whichever HTTP library the hub's client uses
         raise InputError(
             f"{hub_id}: no such folder, and not downloaded from the Hugging Face hub "
             f"({_one_line(error)}); without a network, get {' and '.join(MODEL_FILES)} from "

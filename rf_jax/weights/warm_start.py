@@ -1,4 +1,4 @@
-"""Trained weights as the start of another training run."""
+"""Starting a training run from trained weights."""
 
 import dataclasses
 import logging
@@ -15,17 +15,20 @@ from rf_jax.weights.pretrained import load_pretrained, with_attention
 
 
 def warm_start(source: str, config: RenderFormerConfig) -> dict[str, Any]:
-    """The variables at `source` for a network, in float32.
+    """Reads the variables at `source` for a network that is to be trained.
 
-    The network may use other attention functions than the weights were trained with; variables of
+    The network may use other attention functions than the weights were trained with. Variables of
     an attention function that are missing are drawn afresh.
 
     Args:
-      source: as of `load_pretrained`.
-      config: the network that is to be trained.
+      source: weights of any kind that `load_pretrained` reads, except a `.pt` file.
+      config: the network.
+
+    Returns:
+      all variables of the network, in float32.
 
     Raises:
-      InputError: the variables do not fit the network; names every leaf.
+      InputError: the variables do not fit the network; the message names every leaf that does not.
     """
     leaves = _leaves(source, config)
     try:
@@ -38,14 +41,16 @@ def warm_start(source: str, config: RenderFormerConfig) -> dict[str, Any]:
 def warm_start_leniently(
     source: str, config: RenderFormerConfig, init: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """The variables at `source` that fit a network, and fresh ones for the rest; logs which.
+    """Reads the variables at `source` that fit a network, and takes fresh ones for the rest.
+
+    Logs which variables were left out and which are fresh.
 
     Args:
-      source, config: as of `warm_start`.
-      init: gives fresh variables of the network.
+      source, config: the arguments of `warm_start`.
+      init: makes fresh variables of the network.
 
     Raises:
-      InputError: nothing fits.
+      InputError: no variable fits.
     """
     leaves = _leaves(source, config)
     fresh = traverse_util.flatten_dict(init(), sep="/")
@@ -58,7 +63,7 @@ def warm_start_leniently(
 
 
 def _leaves(source, config):
-    """Path -> float32 array, with the network's attention functions."""
+    """The leaves at `source` (path -> float32 array), with the attention functions of `config`."""
     pretrained = load_pretrained(source)
     names = config.view_independent_attention, config.view_dependent_attention
     found = dataclasses.replace(pretrained.config, attention_options=config.attention_options)
