@@ -197,7 +197,7 @@ def _score_first(query, keys, no_scores):
 
 
 def _weigh_last(result, weights, values, slot):
-    """The weighted sum of values with the last block added, which nothing is issued along with."""
+    """Adds the last block to the weighted sum of values; no further scores are issued with it."""
     value_ring, value_full, value_free = values
 
     def weigh(refs):

@@ -135,12 +135,16 @@ def flash_d_key_value(
 
 
 def _copy_blocks(sources, rings, statistics, statistics_rings, place, full, tiles):
-    """start(step, slot) of the producer: begins to copy a block of rows into a slot of the rings.
+    """Makes the producer's start(step, slot), which begins to copy a block of rows into the rings.
 
     Args:
-      sources, rings: [B, T, nh, hd], and the rings for blocks of them.
-      statistics, statistics_rings: the same of [B, nh, T].
-      place: batch and head.
+      sources: arrays [B, T or S, nh, hd].
+      rings: a ring for each of them.
+      statistics: arrays [B, nh, T].
+      statistics_rings: a ring for each of them.
+      place: indices of batch and head.
+      full: the barriers of `mosaic.ring_full`.
+      tiles: the kernel's `Tiles`.
     """
     batch, head = place
 

@@ -1,6 +1,7 @@
-"""Floating-point operations of the network, where a multiply-add counts as two.
+"""Floating-point operations of the network, and the rate at which a device could do them.
 
-Only the products for valid tokens are counted, without padding and element-wise work.
+A multiply-add counts as two operations. Only the products for valid tokens are counted, without
+padding and element-wise work.
 """
 
 import time
@@ -87,10 +88,11 @@ def _decoder_flops(config: RenderFormerConfig, rays: int) -> float:
 
 
 def measure_product_rate(config: RenderFormerConfig, tokens: int, dtype: Any) -> float:
-    """FLOP/s of the first stage's largest products, [S, w] x [w, f] and back, on one device.
+    """FLOP/s of products like those in the feed-forward networks of the view-independent stage.
 
-    The fastest of `REPETITIONS` measurements on random data. Each runs as many products within one
-    compiled program as take `MIN_SECONDS`.
+    They are [S, w] x [w, f] and back, on random data and one device. The fastest of `REPETITIONS`
+    measurements counts. Each runs as many products within one compiled program as take
+    `MIN_SECONDS`.
 
     Args:
       config: the network, with width w and feed-forward width f.
