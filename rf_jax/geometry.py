@@ -58,6 +58,30 @@ def world_to_camera_points(points: jax.Array, camera_to_world: jax.Array) -> jax
     )
 
 
+LEAST_DEPTH, LEAST_INVERTED_DEPTH, LARGEST_PROJECTION = 0.05, 0.25, 4.0
+"""Bounds that keep projected points beside and behind the camera finite."""
+
+
+def project_points(points: jax.Array, fov_degrees: jax.Array) -> jax.Array:
+    """Points in camera space where rays see them: (x / (d h), y / (d h), 1 / d) with d = -z.
+
+    h is the tangent of half the field of view, so that the image spans [-1, 1] in the first two
+    coordinates; these are clipped at `LARGEST_PROJECTION`.
+
+    Args:
+      points: [..., 3], the camera looking along -z.
+      fov_degrees: full field of view, to be broadcast with [...].
+
+    Returns:
+      [..., 3] in float32.
+    """
+    half = jnp.tan(jnp.deg2rad(fov_degrees.astype(jnp.float32)) / 2)[..., None]
+    depth = -points[..., 2:]
+    on_image = points[..., :2] / (jnp.maximum(depth, LEAST_DEPTH) * half)
+    on_image = jnp.clip(on_image, -LARGEST_PROJECTION, LARGEST_PROJECTION)
+    return jnp.concatenate([on_image, 1 / jnp.maximum(depth, LEAST_INVERTED_DEPTH)], axis=-1)
+
+
 def generate_rays(rotation: jax.Array, fov_degrees: jax.Array, resolution: int) -> jax.Array:
     """Unit ray directions through the pixel centres of square images.
 

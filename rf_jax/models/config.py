@@ -17,6 +17,7 @@ NormType = Literal["rms_norm", "layer_norm"]
 # A larger size is a mistake, which is better reported than allocated.
 Size = Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 2**16)]
 Count = Annotated[int, Limit("in [0, 65536]", lambda x: 0 <= x <= 2**16)]
+Frequency = Annotated[float, Limit("> 0", lambda x: x > 0)]
 
 WINDOW_SIZE = 8
 """Side of the windows of the shifted-window self attention, in ray patches."""
@@ -91,6 +92,9 @@ class RenderFormerConfig:
     # Not in published files; written only where they differ from these defaults.
     view_independent_attention: str = "auto"  # a name of rf_jax.attention
     view_dependent_attention: str = "auto"
+    rotate_values: bool = False  # RoPE turns values too: with the keys, and back with the queries
+    view_positions: Literal["camera", "projected"] = "camera"  # what the view stage's RoPE turns by
+    view_frequencies: tuple[Frequency, ...] | None = None  # of its RoPE; None: as published
     # The options of attention functions, where they differ from their defaults. In files and
     # configurations each option is a key of its own, NAME_OPTION.
     attention_options: tuple[Any, ...] = ()
@@ -105,6 +109,7 @@ class RenderFormerConfig:
         self._check_heads("latent_dim", self.view_independent)
         self._check_heads("view_transformer_latent_dim", self.view_dependent)
         self._check_decoder()
+        self._check_positions()
 
     @property
     def view_independent(self) -> "TransformerConfig":
@@ -119,6 +124,7 @@ class RenderFormerConfig:
             qk_norm_type=self.norm_type if self.view_indep_qk_norm else "none",
             use_bias=self.bias,
             rope_dim=self.vertex_pe_num_freqs if self.pe_type == "rope" else 0,
+            rotate_values=self.rotate_values,
             attention=get_attention(self.view_independent_attention, self.attention_options),
         )
 
@@ -137,6 +143,7 @@ class RenderFormerConfig:
             qk_norm_type=self.norm_type if self.qk_norm else "none",
             use_bias=self.bias,
             rope_dim=min(rope_dim, width // num_heads // 18 * 2),
+            rotate_values=self.rotate_values,
             attention=get_attention(self.view_dependent_attention, self.attention_options),
         )
 
@@ -221,6 +228,23 @@ class RenderFormerConfig:
                 f"heads of {head_dim} ({name} {width} / {heads} heads), found {rope_dim}"
             )
 
+    def _check_positions(self):
+        changed = [n for n in ("rotate_values", "view_frequencies") if getattr(self, n)]
+        if self.view_positions == "projected":
+            changed.append("view_positions")
+            if not self.turn_to_cam_coord:
+                raise InputError(
+                    "view_positions: projected positions need turn_to_cam_coord = true"
+                )
+        if changed and self.pe_type != "rope":
+            raise InputError(f'{changed[0]}: needs pe_type "rope", found "{self.pe_type}"')
+        expected = self.view_dependent.rope_dim // 2
+        if self.view_frequencies is not None and len(self.view_frequencies) != expected:
+            raise InputError(
+                f"view_frequencies: expected {expected}, as many as vertex_pe_num_freqs and the "
+                f"width of the heads allow, found {len(self.view_frequencies)}"
+            )
+
     def _check_decoder(self):
         depth = self.view_transformer_n_layers
         if not self.use_dpt_decoder:
@@ -255,6 +279,7 @@ class TransformerConfig:
       qk_norm_type: the norm of queries and keys; "none" leaves them as they are.
       use_bias: whether the linear layers have biases.
       rope_dim: twice the number of RoPE frequencies per coordinate; 0 without RoPE.
+      rotate_values: whether RoPE turns values with the keys, and results back with the queries.
       attention: the attention function.
     """
 
@@ -267,6 +292,7 @@ class TransformerConfig:
     qk_norm_type: str
     use_bias: bool
     rope_dim: int
+    rotate_values: bool
     attention: Attention
 
     @property
@@ -275,7 +301,13 @@ class TransformerConfig:
         return self.width // self.num_heads
 
 
-_OURS = {"view_independent_attention", "view_dependent_attention"}
+_OURS = {
+    "view_independent_attention",
+    "view_dependent_attention",
+    "rotate_values",
+    "view_positions",
+    "view_frequencies",
+}
 """Fields that the published configuration lacks; the options of attention functions are others."""
 
 

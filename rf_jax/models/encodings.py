@@ -41,7 +41,7 @@ def rope_rotation(positions: jax.Array, frequencies: jax.Array, head_dim: int) -
     """The rotation of heads by triangle positions (RenderFormer, section 3.3).
 
     Args:
-      positions: [B, S, 9] the three vertices (v0x, v0y, v0z, v1x, ...).
+      positions: [B, S, 9] the three vertices (v0x, v0y, v0z, v1x, ...), in any space.
       frequencies: [m] with 9 m <= head_dim / 2.
       head_dim: width of a head.
 
@@ -53,6 +53,12 @@ def rope_rotation(positions: jax.Array, frequencies: jax.Array, head_dim: int) -
     padding = head_dim // 2 - angles.shape[-1]
     angles = jnp.pad(angles, ((0, 0), (0, 0), (0, 0), (0, padding)))
     return jnp.cos(angles), jnp.sin(angles)
+
+
+def inverse(rotation: Rotation) -> Rotation:
+    """The rotation that undoes another."""
+    cos, sin = rotation
+    return cos, -sin
 
 
 def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:

@@ -8,9 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from rf_jax.attention import Attention
-from rf_jax.geometry import crop_images, generate_rays, world_to_camera_points
+from rf_jax.geometry import (
+    crop_images,
+    generate_rays,
+    project_points,
+    world_to_camera_points,
+)
 from rf_jax.models.config import RenderFormerConfig, TransformerConfig
-from rf_jax.models.view_dependent import ViewDependentStage
+from rf_jax.models.view_dependent import ViewDependentStage, patch_centers
 from rf_jax.models.view_independent import ViewIndependentStage, token_positions
 from rf_jax.structs import SceneEncoding, SceneTokens
 
@@ -100,12 +105,18 @@ class RenderFormer(nn.Module):
             triangles.reshape(-1, *triangles.shape[2:]), num_triangles
         )  # (B V, S, 9)
         keys, values = self._context(encoding, positions, views)
+        rays, fov = rays.reshape(-1, *rays.shape[2:]), fov_degrees.reshape(-1)
+        ray_positions = None if origin is None else origin[:, None]
+        if self.config.view_positions == "projected":
+            vertices = positions.reshape(*positions.shape[:2], 3, 3)
+            positions = project_points(vertices, fov[:, None, None]).reshape(positions.shape)
+            ray_positions = patch_centers(rays, fov, self.config.patch_size)
         image, taps = self.view_dependent(
             keys,
             values,
             positions,
-            rays.reshape(-1, *rays.shape[2:]),
-            origin,
+            rays,
+            ray_positions,
             num_triangles + self.config.num_register_tokens,
         )
         return image.reshape(batch, views, *image.shape[1:]), taps

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rf_jax.attention import Attention
 from rf_jax.models.config import TransformerConfig
-from rf_jax.models.encodings import Rotation, rotate
+from rf_jax.models.encodings import Rotation, inverse, rotate
 from rf_jax.models.layers import FeedForward, linear, norm
 from rf_jax.models.windows import merge_windows, partition_windows, window_attention
 
@@ -51,7 +51,11 @@ class SelfAttention(nn.Module):
             query, key = rotate(query, rotation), rotate(key, rotation)
         self.sow("intermediates", "query", query)
         self.sow("intermediates", "key", key)
+        if rotation is not None and config.rotate_values:
+            value = rotate(value, rotation)
         out = config.attention.bind()(query, key, value, key_lengths)
+        if rotation is not None and config.rotate_values:
+            out = rotate(out, inverse(rotation))
         return linear(config.width, self.dtype, "out", config.use_bias)(merge_heads(out))
 
 
@@ -82,7 +86,11 @@ class CrossAttention(nn.Module):
             query = rotate(query, query_rotation)
         if key_rotation is not None:
             key = rotate(key, key_rotation)
+            if config.rotate_values:
+                value = rotate(value, key_rotation)
         out = config.attention.bind()(query, key, value, key_lengths)
+        if query_rotation is not None and config.rotate_values:
+            out = rotate(out, inverse(query_rotation))
         return linear(config.width, self.dtype, "out", config.use_bias)(merge_heads(out))
 
 
@@ -132,8 +140,8 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Layer of the view-dependent stage: cross attention, self attention, feed-forward.
 
-    Self attention needs no RoPE, because all rays have the position of their camera, and a rotation
-    that all tokens share cancels in the scores.
+    Self attention needs no RoPE where all rays have one position, the camera's: it would cancel in
+    the scores. With projected positions each ray patch has its own.
 
     Attributes:
       include_self_attention: whether rays attend to rays.
@@ -162,18 +170,22 @@ class DecoderLayer(nn.Module):
         x = x + cross(normed, *context, query_rotation, key_rotation, key_lengths)
         if self.include_self_attention:
             normed = norm(config.norm_type, "self_attention_norm")(x)
-            x = x + self._attend_to_rays(normed)
+            x = x + self._attend_to_rays(normed, query_rotation)
         ffn = FeedForward(config, self.dtype, name="ffn")
         x = x + ffn(norm(config.norm_type, "ffn_norm")(x))
         return x, x
 
-    def _attend_to_rays(self, x):
-        """Self attention of [B V, P, D], in windows if there is a shift (0 included)."""
+    def _attend_to_rays(self, x, rotation):
+        if rotation is not None and rotation[0].shape[1] != x.shape[1]:
+            rotation = None  # one for all rays
         if self.shift is None:
-            return SelfAttention(self.config, self.dtype, name="self_attention")(x)
+            return SelfAttention(self.config, self.dtype, name="self_attention")(x, rotation)
         side = round(x.shape[1] ** 0.5)
         attention = Attention("window", window_attention(self.shift, side))
         config = dataclasses.replace(self.config, attention=attention)
+        if rotation is not None:
+            cut = (partition_windows(part[:, :, 0], side, self.shift) for part in rotation)
+            rotation = tuple(part[:, :, None] for part in cut)
         windows = partition_windows(x, side, self.shift)
-        windows = SelfAttention(config, self.dtype, name="self_attention")(windows)
+        windows = SelfAttention(config, self.dtype, name="self_attention")(windows, rotation)
         return merge_windows(windows, side, self.shift)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rf_jax.geometry import project_points
 from rf_jax.models.config import RenderFormerConfig, TransformerConfig
 from rf_jax.models.dpt import DPTDecoder
 from rf_jax.models.encodings import nerf_encoding, rope_frequencies, rope_rotation
@@ -51,11 +52,15 @@ class ViewDependentStage(nn.Module):
             self.rope_frequencies = self.variable(
                 "constants",
                 "rope_frequencies",
-                rope_frequencies,
-                transformer.rope_dim,
-                config.rope_double_max_freq,
+                self._fresh_frequencies,
             )
         self.decoder = self._make_decoder()
+
+    def _fresh_frequencies(self):
+        config = self.config
+        if config.view_frequencies is not None:
+            return np.asarray(config.view_frequencies, np.float32)
+        return rope_frequencies(self.transformer.rope_dim, config.rope_double_max_freq)
 
     def _make_decoder(self):
         config = self.config
@@ -86,8 +91,8 @@ class ViewDependentStage(nn.Module):
         values: jax.Array,  # the shape of keys
         positions: jax.Array,  # [B V, S, 9] of the tokens, in the frame of the rays
         ray_map: jax.Array,  # [B V, H, H, 3] unit directions
-        origin: jax.Array | None,  # [B V, 3] of the rays; None in camera space, where it is 0
-        key_lengths: jax.Array,  # [B V] number of valid tokens
+        ray_positions: jax.Array | None,  # [B V, 1 or P, 3]; None when they are 0 and turn nothing
+        key_lengths: jax.Array,  # [B V] valid tokens
     ) -> tuple[jax.Array, jax.Array]:
         """Renders views.
 
@@ -98,14 +103,19 @@ class ViewDependentStage(nn.Module):
         config = self.config
         x = self._embed(ray_map)
         query_rotation = key_rotation = None
+        if ray_positions is not None:
+            # A ray's position stands in all three vertex slots.
+            ray_positions = jnp.tile(ray_positions, (1, 1, 3))
         if config.pe_type == "nerf":
-            origin = jnp.zeros((x.shape[0], 3)) if origin is None else origin
-            x = x + self.encode_positions(_ray_positions(origin))
+            ray_positions = (
+                jnp.zeros((x.shape[0], 1, 9)) if ray_positions is None else ray_positions
+            )
+            x = x + self.encode_positions(ray_positions)
         else:
             head_dim, frequencies = self.transformer.head_dim, self.rope_frequencies.value
             key_rotation = rope_rotation(positions, frequencies, head_dim)
-            if origin is not None:
-                query_rotation = rope_rotation(_ray_positions(origin), frequencies, head_dim)
+            if ray_positions is not None:
+                query_rotation = rope_rotation(ray_positions, frequencies, head_dim)
         inputs = (keys, values), query_rotation, key_rotation, key_lengths
         stream = run_decoder_layers(self.layers, config.windowed, x, *inputs)
         taps = stream[np.asarray(config.taps)]
@@ -134,6 +144,19 @@ class ViewDependentStage(nn.Module):
         return image.reshape(-1, side * size, side * size, channels)
 
 
-def _ray_positions(origin):
-    """Positions [B V, 1, 9] of ray tokens: the origin [B V, 3] in place of all three vertices."""
-    return jnp.tile(origin[:, None], (1, 1, 3))
+def patch_centers(ray_map: jax.Array, fov_degrees: jax.Array, patch_size: int) -> jax.Array:
+    """Centres of ray patches on the image: (u, v, 0) with u, v in [-1, 1] over the whole view.
+
+    Args:
+      ray_map: [B, H, H, 3] directions in camera space, of a whole view or of a crop.
+      fov_degrees: [B].
+      patch_size: pixels per side of a patch.
+
+    Returns:
+      [B, P, 3].
+    """
+    batch, side = ray_map.shape[0], ray_map.shape[1] // patch_size
+    on_image = project_points(ray_map, fov_degrees[:, None, None])[..., :2]
+    patches = on_image.reshape(batch, side, patch_size, side, patch_size, 2)
+    centers = patches.mean((2, 4)).reshape(batch, side**2, 2)
+    return jnp.pad(centers, ((0, 0), (0, 0), (0, 1)))
