@@ -14,13 +14,16 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+# Small programs run once or twice: most of the time goes into compiling them.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and subprocesses share the folder
     CACHE = tempfile.mkdtemp(prefix="rf_jax_tests_")
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.0"
 
 import h5py
+import jax
 import numpy as np
 import pytest
 
@@ -35,6 +38,14 @@ VGG_LAYERS = {
     5: (512, 512, 512, 512),
 }
 """Channels of the five blocks of VGG-16."""
+
+
+@pytest.fixture(scope="module")
+def optimizations():
+    """Programs are compiled as users have them."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from rf_jax.structs import EMISSION, Scene, SceneTokens
 from rf_jax.weights.pretrained import load_pretrained
 
 TOLERANCE = 1e-5
+pytestmark = pytest.mark.usefixtures("optimizations")
+
 BUNDLED = Path(__file__).parent / "data" / "goldens"
 MORE = Path(os.environ.get("RF_JAX_GOLDENS", Path(__file__).parents[2] / "shared" / "goldens"))
 MORE_CASES = (

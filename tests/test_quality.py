@@ -12,6 +12,8 @@ from rf_jax.rendering.renderer import BUNDLED_WEIGHTS
 from rf_jax.scene import find_scene_files
 from rf_jax.scene.ground_truth import load_ground_truth
 
+pytestmark = pytest.mark.usefixtures("optimizations")
+
 HELD_OUT = sorted((Path(__file__).parent / "data" / "rooms").glob("*.h5"))
 HELD_OUT_PSNR = 25.49
 CORNELL_BOX_PSNR = 22.09

@@ -277,13 +277,13 @@ def test_interrupting_the_generator_changes_no_image(tmp_path):
 
     The second quick Ctrl-C has nothing left to wait for.
     """
-    rng, scenes = np.random.default_rng(1), 8
+    rng, scenes, spp = np.random.default_rng(1), 5, 1024  # about a second per scene
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "interrupted"
-    subprocess.run(_command(undisturbed, scenes), stderr=subprocess.DEVNULL, check=True)
+    subprocess.run(_command(undisturbed, scenes, spp), stderr=subprocess.DEVNULL, check=True)
     for twice in (False, True):
         before = len(written(folder))
         process = subprocess.Popen(
-            _command(folder, scenes), stderr=subprocess.PIPE, text=True, start_new_session=True
+            _command(folder, scenes, spp), stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         while process.poll() is None and len(written(folder)) == before:
             time.sleep(0.01)
@@ -295,19 +295,19 @@ def test_interrupting_the_generator_changes_no_image(tmp_path):
         _, err = process.communicate(timeout=30)
         assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err, err
     assert len(written(folder)) < scenes  # otherwise it was interrupted too late
-    subprocess.run(_command(folder, scenes), stderr=subprocess.DEVNULL, check=True)
+    subprocess.run(_command(folder, scenes, spp), stderr=subprocess.DEVNULL, check=True)
     for path in sorted(undisturbed.glob("scene_*.h5")):
         views = range(len(load_h5(path).fov_degrees))
         expected, found = (load_images(p, views) for p in (path, folder / path.name))
         np.testing.assert_array_equal(found, expected)
 
 
-def _command(folder, num_scenes):
+def _command(folder, num_scenes, spp=256):
     settings = {
         "num_scenes": num_scenes,
         "render.variant": "scalar_rgb",
         "render.resolution": 16,
-        "render.spp": 256,
+        "render.spp": spp,
         "render.denoise": False,
     }
     overrides = [f"--config.{key}={value}" for key, value in settings.items()]

@@ -18,6 +18,9 @@ from rf_jax.weights.random_weights import random_variables
 
 CONFIG = dataclasses.replace(
     VARIANTS["testing"],
+    num_layers=1,
+    view_transformer_n_layers=2,
+    use_dpt_decoder=False,
     use_vn_encoder=False,  # normals are not invariant under a motion
     vdir_num_freqs=0,
     rotate_values=True,

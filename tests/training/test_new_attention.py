@@ -90,12 +90,19 @@ def test_its_options_are_keys_of_their_own(model):
         parse_config(TrainingConfig, values)
 
 
-def test_it_trains_saves_resumes_and_renders(model, data, tmp_path):
+def test_it_trains_saves_resumes_is_sharded_and_renders(model, data, tmp_path):
     config = small_config(data, model=model, total_steps=4, performer_redraw_every_steps=3)
     straight = train(config, tmp_path / "straight")
     train(dataclasses.replace(config, total_steps=2), tmp_path / "resumed")
     resumed = train(config, tmp_path / "resumed")
     jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+    sharded = dataclasses.replace(config, fsdp=2)
+    sharded = train_and_evaluate(sharded, tmp_path / "sharded", jax.devices()[:2])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        straight.variables,
+        sharded.variables,
+    )
     leaves = toy_leaves(straight.variables)
     assert len(leaves) == 2
     for path, leaf in leaves.items():
@@ -107,15 +114,6 @@ def test_it_trains_saves_resumes_and_renders(model, data, tmp_path):
     assert not renderer.approximates_exact_weights
     with pytest.raises(InputError, match=r"does not read the learned .*toy/gain"):
         Renderer.from_pretrained(tmp_path / "resumed", attention="auto")
-
-
-def test_it_is_sharded(model, data, tmp_path):
-    config = small_config(data, model=model, batch_size=8, total_steps=2)
-    one = train(config, tmp_path / "one")
-    eight = train_and_evaluate(dataclasses.replace(config, fsdp=2), tmp_path / "eight")
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.variables, eight.variables
-    )
 
 
 def test_it_converts_both_ways(model):

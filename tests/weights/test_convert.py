@@ -171,7 +171,10 @@ def test_a_learned_temperature_is_not_dropped():
 
 def run(*command) -> str:
     command = [sys.executable, *map(str, command)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 LARGE = pytest.mark.skipif(
