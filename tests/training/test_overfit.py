@@ -1,18 +1,12 @@
 """A small network memorises scenes, which a broken gradient would not allow."""
 
-import jax
 import pytest
 from overfit import overfit
 from scenes import write_scenes
 
 
-@pytest.fixture(scope="module", autouse=True)
-def full_optimization(quick_compilation):
-    """Many steps pay for it."""
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimizations")  # the steps take longer than their compilation
 def test_eight_scenes_are_memorised(tmp_path):
     folder = write_scenes(tmp_path, 8, side=16)
     history = []
