@@ -1,11 +1,12 @@
-"""Which triangles read which: attention of the view-independent stage on one scene.
+"""Which triangles read which: the attention of the view-independent stage on one scene.
 
     pip install -e '.[plot]'
     python -m rf_jax.studies.attention_maps workdirs/rooms workdirs/rooms_performer
 
-prints, per layer and head, how many tokens a triangle reads (the exponential of the entropy of its
-weights) and how much of its weight goes to lights, and draws the weights: a row a network, a
-column a layer and head, queries down, keys across, the brightest cell of each map white.
+prints for every layer and head how many tokens a token reads (the exponential of the entropy of its
+weights) and how much of its weight goes to lights. It also draws the weights, with one row per
+network and one column per layer and head. Queries run down and keys across, and the brightest cell
+of each map is white.
 """
 
 import argparse
@@ -33,9 +34,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoints", nargs="+", help="of networks to compare (see render.py)")
-    parser.add_argument("--scene", default="cornell_box", help="file or bundled scene")
-    parser.add_argument("--output", type=Path, default=Path("output/attention_maps.png"))
+    add = parser.add_argument
+    add("checkpoints", nargs="+", help="checkpoints of the networks to compare")
+    add("--scene", default="cornell_box", help="scene file or bundled scene (default: cornell_box)")
+    add("--output", type=Path, default=Path("output/attention_maps.png"), help="the picture")
     return parser.parse_args()
 
 
@@ -55,11 +57,15 @@ def main() -> None:
 def attention_maps(
     variables: dict[str, Any], config: RenderFormerConfig, scene: Scene
 ) -> np.ndarray:
-    """[L, nh, R + N, R + N] weights: queries, then keys; register tokens come first. Rows sum to 1.
+    """The attention weights of all layers and heads.
 
     Args:
       variables, config: the network.
-      scene: not batched.
+      scene: an unbatched scene.
+
+    Returns:
+      [L, nh, R + N, R + N]: queries, then keys, in the order of the network's tokens. Rows sum
+      to 1.
     """
     tokens = prepare_scene(scene, config)
     lengths = jnp.asarray(tokens.num_triangles) + config.num_register_tokens
@@ -78,7 +84,11 @@ def attention_maps(
 def weights(
     attention_fn: AttentionFn, query: jax.Array, key: jax.Array, key_lengths: jax.Array
 ) -> np.ndarray:
-    """[B, nh, T, S] of any attention function: what it answers to values of one key at a time."""
+    """The weights [B, nh, T, S] of any attention function.
+
+    They are what it returns for values that are 1 at one key and 0 at all others. Arguments are as
+    in `rf_jax.attention`.
+    """
     batch, keys, num_heads, width = key.shape
     blocks = []
     for start in range(0, keys, width):
@@ -90,7 +100,7 @@ def weights(
 
 
 def _attention_fn(variables, config, layer) -> AttentionFn:
-    """What a layer of the view-independent stage attends with."""
+    """The attention function of one layer of the view-independent stage, with its variables."""
     attention = config.view_independent.attention
     if not attention.has_variables:
         return attention.bind()
@@ -104,14 +114,22 @@ def _attention_fn(variables, config, layer) -> AttentionFn:
 
 
 def light_tokens(scene: Scene, config: RenderFormerConfig) -> np.ndarray:
-    """[R + N] bool: which tokens are triangles that emit."""
-    emission = np.asarray(scene.texture)[:, EMISSION]
+    """[R + N] bool: which of the network's tokens are triangles that emit light."""
+    tokens = prepare_scene(scene, config)
+    emission = tokens.texture[0, : tokens.num_triangles[0], EMISSION]
     emits = emission.reshape(len(emission), -1).any(axis=1)
     return np.concatenate([np.zeros(config.num_register_tokens, bool), emits])
 
 
 def tokens_read(maps: np.ndarray) -> np.ndarray:
-    """[L, nh] mean over queries of exp(entropy): 1 where each reads one key, S where all alike."""
+    """Mean over queries of the exponential of the entropy of their weights.
+
+    Args:
+      maps: [L, nh, S, S] of `attention_maps`.
+
+    Returns:
+      [L, nh]: 1 where each query reads one key, S where it reads all of them alike.
+    """
     weight = np.maximum(maps, 1e-12)
     return np.exp(-(weight * np.log(weight)).sum(-1)).mean(-1)
 
@@ -125,7 +143,7 @@ def format_table(name: str, maps: np.ndarray, lights: np.ndarray) -> str:
 
 
 def plot(maps: dict[str, np.ndarray], path: Path) -> None:
-    """Draws all maps of all networks."""
+    """Draws the maps of all networks into one PNG."""
     columns = max(network.shape[0] * network.shape[1] for network in maps.values())
     figure = new_figure(1.6 * columns, 1.9 * len(maps))
     grid = figure.subplots(len(maps), columns, squeeze=False)

@@ -67,7 +67,7 @@ def test_half_precision_keeps_float32_statistics(name, dtype, tolerance):
 
 
 def reference_gradients(query, key, value, lengths, cotangent):
-    """Of sum(out * cotangent), by hand in float64."""
+    """The gradient of sum(out * cotangent), written out in float64."""
     out, weights = reference(query, key, value, lengths)
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5
