@@ -4,7 +4,7 @@ The annotation of a field is its schema. It may be int, float, str, bool, a `Lit
 `dict` with string keys, another dataclass, `X | None`, or `Annotated[X, Limit(...)]` for a range.
 Unknown keys, missing keys and values of another type are errors that name the path of the field.
 
-A dataclass whose keys are not its fields (see `rf_jax.models.config`) has the methods `from_flat`,
+A dataclass whose keys are not its fields (see `rf_jax.models.config`) has the methods `from_dict`,
 `to_flat` and `flat_hints`, and this module calls these instead.
 """
 
@@ -139,9 +139,9 @@ def _plain(value: Any) -> Any:
 def _parse_dataclass(cls: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         _fail(where, "a JSON object", value)
-    if hasattr(cls, "from_flat"):
+    if hasattr(cls, "from_dict"):
         with _located(where):
-            return cls.from_flat(value)
+            return cls.from_dict(value)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in value:
         if key not in fields:

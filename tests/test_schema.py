@@ -46,7 +46,7 @@ class Flat:
     number: int = 3
 
     @classmethod
-    def from_flat(cls, values):
+    def from_dict(cls, values):
         if values["n"] < 0:
             raise InputError("n: expected a number >= 0")
         return cls(values["n"])

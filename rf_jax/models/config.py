@@ -172,7 +172,7 @@ class RenderFormerConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RenderFormerConfig":
-        """Reads the flat object of a published `config.json`.
+        """Reads the flat object of a published `config.json`, or `to_flat`'s.
 
         Unknown keys pass if they are off, or if their value is what this network does anyway.
 
@@ -196,11 +196,6 @@ class RenderFormerConfig:
         ours = {k: v for k, v in ours.items() if k in _OURS or k not in _own_hints()}
         values = {k: v for k, v in values.items() if k not in ours or v != ours[k]} | _FIXED
         return {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(values.items())}
-
-    @classmethod
-    def from_flat(cls, values: dict[str, Any]) -> "RenderFormerConfig":
-        """Reads the network's part of a training configuration, as `from_dict` does."""
-        return cls.from_dict(values)
 
     def to_flat(self) -> dict[str, Any]:
         """All fields and all options of attention functions, with one key each."""

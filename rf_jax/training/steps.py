@@ -239,7 +239,9 @@ def _redraw(config: TrainingConfig, state: TrainState) -> TrainState:
     due = (state.step > 0) & (state.step % config.performer_redraw_every_steps == 0)
     stages = config.model.view_independent, config.model.view_dependent
     constants = state.constants
-    for redraw in {stage.attention.redraw for stage in stages} - {None}:
+    # In an order that all processes share; a function that both stages use runs once.
+    redraws = dict.fromkeys(stage.attention.redraw for stage in stages)
+    for redraw in filter(None, redraws):
         constants = jax.lax.cond(due, lambda c, f=redraw: f(c, rng), lambda c: c, constants)
     return state.replace(constants=constants)
 
