@@ -4,11 +4,36 @@ Example:
 
     renderer = rf_jax.Renderer.from_pretrained("microsoft/renderformer-v1-base")
     image = renderer.render(rf_jax.load_scene("scene.json"), resolution=512)  # [B, V, H, W, C]
+
+The names below are imported when they are first used, so `import rf_jax` itself is quick.
 """
 
-from rf_jax.errors import InputError
-from rf_jax.rendering.renderer import Renderer
-from rf_jax.scene import load_scene
-from rf_jax.structs import Scene
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rf_jax.errors import InputError
+    from rf_jax.rendering.renderer import Renderer
+    from rf_jax.scene import load_scene
+    from rf_jax.structs import Scene
+
+__version__ = "0.1.0"
 
 __all__ = ["InputError", "Renderer", "Scene", "load_scene"]
+
+_MODULES = {
+    "InputError": "rf_jax.errors",
+    "Renderer": "rf_jax.rendering.renderer",
+    "Scene": "rf_jax.structs",
+    "load_scene": "rf_jax.scene",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,6 +1,6 @@
 """Compares a network's images with ground truth: PSNR, SSIM, LPIPS and HDR-FLIP.
 
-    python -m rf_jax.evaluate --checkpoint workdirs/tiny --data data/tiny
+    %(prog)s --checkpoint workdirs/tiny --data data/tiny
 
 prints a table, and writes evaluation.json, sheet.png (prediction, ground truth and four times their
 difference for the first scenes) and worst.png (the same for the scenes of lowest PSNR).
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from rf_jax.errors import InputError, prefix_errors, run_command_line
+from rf_jax.command_line import make_parser, run_command_line
+from rf_jax.errors import InputError, prefix_errors
 from rf_jax.files import atomic_path
 from rf_jax.images.comparison import comparison_image
 from rf_jax.images.files import save_png
@@ -54,9 +55,7 @@ class Evaluation(NamedTuple):
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--checkpoint", required=True, help="a training directory, checkpoint or hub id")
     add("--data", type=Path, required=True, help="a folder of .h5 files with images")

@@ -94,7 +94,7 @@ def command(monkeypatch, tmp_path, capsys):
                 with warnings.catch_warnings():
                     # Other tests have imported the module already, which does no harm here.
                     warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
-                    runpy.run_module(name, run_name="__main__")
+                    runpy.run_module(name, run_name="__main__", alter_sys=True)
             status = 0
         except SystemExit as error:
             status = error.code

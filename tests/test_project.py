@@ -15,6 +15,7 @@ MAX_LINES, MAX_FUNCTION_LINES = 400, 60
 
 GROUND = (
     "assets",
+    "command_line",
     "compilation",
     "config_files",
     "errors",
@@ -32,6 +33,7 @@ RANKS = (
     ("scene", "weights"),
     ("rendering", "datagen", "training"),
     ("evaluate", "studies"),
+    ("commands",),
 )
 """The modules of rf_jax (a package counts as one); each imports from its own rank or those above
 it in this list."""
@@ -48,6 +50,7 @@ def imported_modules(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rf_jax":
             parts = node.module.split(".")
             names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            names -= {"__version__"}
         elif isinstance(node, ast.Import):
             modules = (alias.name.split(".") for alias in node.names)
             names |= {parts[1] for parts in modules if parts[0] == "rf_jax" and len(parts) > 1}
@@ -59,6 +62,8 @@ def import_graph() -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for path in SOURCES:
         module = module_name(path)
+        if path.name == "__main__.py":
+            module = "commands"  # it starts one
         graph.setdefault(module, set()).update(imported_modules(path) - {module})
     del graph["__init__"]  # it re-exports from all ranks
     return graph

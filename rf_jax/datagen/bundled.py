@@ -1,6 +1,6 @@
 """Writes the scenes of this package, which are rooms like those of `configs/data_rooms.py`.
 
-python -m rf_jax.datagen.bundled
+%(prog)s
 for scene in cornell_box blue_room turning_block; do      # makes their ground truth
   python -m rf_jax.datagen path_trace $scene --spp 4096
 done
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.datagen import primitives
 from rf_jax.scene.description import (
     Camera,
@@ -56,7 +57,13 @@ ROOM = {
 """Sides of the cube [-0.5, 0.5]^3, which is open at the top and towards the camera at -y."""
 
 
-def main(folder: Path = ASSETS) -> None:
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--output_dir", type=Path, default=ASSETS, help="folder for the scenes")
+    write_scenes(parser.parse_args().output_dir)
+
+
+def write_scenes(folder: Path) -> None:
     """Writes each scene, its `scene.json` or its frames and meshes, into a folder of its name."""
     _write(folder, [cornell_box()])
     _write(folder, [blue_room()])
@@ -150,4 +157,4 @@ def _write(folder: Path, frames: list[SceneDescription]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command_line(main)

@@ -1,18 +1,16 @@
 """The white furnace test: in uniform light, the radiance of a plate is its albedo.
 
-python -m rf_jax.datagen.furnace scalar_rgb        # prints the table of docs/data.md
+%(prog)s scalar_rgb        # prints the table of docs/data.md
 """
-
-import sys
 
 import numpy as np
 
 from rf_jax import geometry, structs
+from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.datagen import primitives
 from rf_jax.datagen.config import RenderConfig
 from rf_jax.datagen.microfacet import directional_albedo, mean_albedo, multiple_scattering
 from rf_jax.datagen.path_tracer import PathTracer, check_renderer, make_path_tracer
-from rf_jax.errors import run_command_line
 from rf_jax.structs import Scene
 
 SPECULAR = 1.0
@@ -66,7 +64,10 @@ def expected_albedo(specular: float, roughness: float, cosines: np.ndarray) -> n
 
 
 def main() -> None:
-    config = RenderConfig(resolution=16, spp=1024, max_depth=2, variant=sys.argv[1])
+    parser = make_parser(__doc__)
+    parser.add_argument("variant", help="variant of Mitsuba, such as scalar_rgb or llvm_ad_rgb")
+    variant = parser.parse_args().variant
+    config = RenderConfig(resolution=16, spp=1024, max_depth=2, variant=variant)
     tracer = make_path_tracer(config, check_renderer(config, None), None, 1)
     nodes, weights = np.polynomial.legendre.leggauss(8)
     cosines = np.concatenate([np.cos(np.deg2rad(DEGREES)), (nodes + 1) / 2])

@@ -1,7 +1,7 @@
 """Which triangles read which: the attention of the view-independent stage on one scene.
 
     pip install -e '.[plot]'
-    python -m rf_jax.studies.attention_maps workdirs/rooms workdirs/rooms_performer
+    %(prog)s workdirs/rooms workdirs/rooms_performer
 
 prints for every layer and head how many tokens a token reads (the exponential of the entropy of its
 weights) and how much of its weight goes to lights. It also draws the weights, with one row per
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rf_jax.attention import AttentionFn
-from rf_jax.errors import run_command_line
+from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 from rf_jax.models import RenderFormer, RenderFormerConfig
@@ -31,9 +31,7 @@ from rf_jax.weights.pretrained import load_pretrained
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("checkpoints", nargs="+", help="checkpoints of the networks to compare")
     add("--scene", default="cornell_box", help="scene file or bundled scene (default: cornell_box)")

@@ -2,10 +2,10 @@
 
 Every rate stands beside the device's own rate of matrix products, measured in the same run.
 
-    python -m rf_jax.studies.benchmark                                       # the published counts
-    python -m rf_jax.studies.benchmark --attention auto performer --plot times.png
-    python -m rf_jax.studies.benchmark --triangles 5633 --resolution 256
-    python -m rf_jax.studies.benchmark --triangles 65536 --layers 1          # memory at scale
+    %(prog)s                                       # the published counts
+    %(prog)s --attention auto performer --plot times.png
+    %(prog)s --triangles 5633 --resolution 256
+    %(prog)s --triangles 65536 --layers 1          # memory at scale
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rf_jax.attention import ATTENTIONS, get_attention
-from rf_jax.errors import run_command_line
+from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 from rf_jax.models import VARIANTS, RenderFormerConfig
@@ -72,9 +72,7 @@ class Row:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--variant", choices=VARIANTS, default="v1_base")
     add("--triangles", type=int, nargs="+", help="triangle counts of random scenes")

@@ -1,7 +1,7 @@
 """Validation curves of several training runs, against steps and against seconds.
 
     pip install -e '.[plot]'
-    python -m rf_jax.studies.curves workdirs/rooms workdirs/rooms_performer --output curves.png
+    %(prog)s workdirs/rooms workdirs/rooms_performer --output curves.png
 
 prints a table at the last step that all runs have validated, and draws the curves.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rf_jax.errors import InputError, run_command_line
+from rf_jax.command_line import make_parser, run_command_line
+from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 
@@ -22,9 +23,7 @@ Curve = np.ndarray
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("workdirs", type=Path, nargs="+", help="training directories of train.py")
     parser.add_argument("--output", type=Path, default=Path("output/curves.png"))
     return parser.parse_args()

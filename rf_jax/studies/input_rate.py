@@ -1,7 +1,7 @@
 """How many images per second the input pipeline delivers.
 
-    python -m rf_jax.studies.input_rate --data data/tiny --resolution 128 --workers 1 2
-    python -m rf_jax.studies.input_rate --data data/tiny --resolution 128 --workers 2 --grain
+    %(prog)s --data data/tiny --resolution 128 --workers 1 2
+    %(prog)s --data data/tiny --resolution 128 --workers 2 --grain
 
 The second command also reads the same samples through grain (pip install grain).
 """
@@ -13,15 +13,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rf_jax.errors import run_command_line
+from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.training.config import DataConfig, TrainingConfig
 from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="a folder of training files")
     add("--resolution", type=int, default=256)

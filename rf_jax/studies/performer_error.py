@@ -1,11 +1,10 @@
 """Error of the Performer against exact attention, by its options, feature counts and input norms.
 
-    python -m rf_jax.studies.performer_error --output_dir docs
+    %(prog)s --output_dir docs
 
 prints a table, and writes `attention_study.csv` and `images/attention_study.png`.
 """
 
-import argparse
 import csv
 import itertools
 from pathlib import Path
@@ -21,7 +20,7 @@ from rf_jax.attention.performer import (
     orthogonal_projection,
     performer_attention,
 )
-from rf_jax.errors import run_command_line
+from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 
@@ -46,9 +45,7 @@ DATA = {"independent": 0.0, "common key mean": 0.5}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("docs"))
     parser.add_argument(
         "--seeds", type=int, default=5, help="draws that errors are medians of (default: 5)"

@@ -1,16 +1,14 @@
 """How far images in bf16 and fp16 are from those in fp32, on one scene.
 
-    python -m rf_jax.studies.precision                                          # random weights
-    python -m rf_jax.studies.precision blue_room --checkpoint rf_jax/assets/models/rooms
+    %(prog)s                                          # random weights
+    %(prog)s blue_room --checkpoint rf_jax/assets/models/rooms
 
 prints one line per precision.
 """
 
-import argparse
-
 import numpy as np
 
-from rf_jax.errors import run_command_line
+from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.images.metrics import psnr
 from rf_jax.images.radiance import log_radiance
 from rf_jax.models import VARIANTS
@@ -22,9 +20,7 @@ from rf_jax.weights.random_weights import random_variables
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument(
         "scene",
         nargs="?",

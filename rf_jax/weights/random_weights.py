@@ -1,18 +1,17 @@
 """Random weights where every parameter changes the output, for smoke pictures, tests and timings.
 
-    python -m rf_jax.weights.random_weights DST [--variant NAME] [--seed N]
+    %(prog)s DST [--variant NAME] [--seed N]
 
 writes a Hugging Face folder of them.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from rf_jax.errors import run_command_line
+from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.models import VARIANTS, RenderFormerConfig
 from rf_jax.models.encodings import rope_frequencies
 from rf_jax.weights import convert
@@ -44,7 +43,7 @@ def random_variables(config: RenderFormerConfig, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("destination", type=Path, help="folder to write")
     parser.add_argument("--variant", choices=VARIANTS, default="testing")
     parser.add_argument("--seed", type=int, default=0)

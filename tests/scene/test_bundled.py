@@ -150,7 +150,7 @@ def test_the_animation_is_a_loop(loaded):
 
 
 def test_the_generator_makes_the_committed_files(tmp_path):
-    bundled.main(tmp_path)
+    bundled.write_scenes(tmp_path)
     made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
     kept = sorted(
         path.relative_to(bundled.ASSETS)

@@ -71,7 +71,7 @@ def test_a_failing_rename_puts_the_old_one_back(saved, config, variables, monkey
 FULL_DISK = """
 import pathlib, resource, signal, sys
 from rf_jax.weights.checkpoint import load_checkpoint, save_checkpoint
-from rf_jax.errors import run_command_line
+from rf_jax.command_line import run_command_line
 
 folder = pathlib.Path(sys.argv[1])
 variables, values = load_checkpoint(folder)

@@ -166,6 +166,6 @@ def test_out_of_memory_does_not_speak_of_images(refused, tmp_path, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr("rf_jax.weights.pretrained.load_pretrained", fail)
+    monkeypatch.setattr("rf_jax.commands.convert.load_pretrained", fail)
     error = refused(CONVERT, "a", "b")
     assert "out of memory" in error and "--resolution" not in error

@@ -1,0 +1,1 @@
+"""The command lines: one module each, and `entry`, which starts them."""

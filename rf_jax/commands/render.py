@@ -1,0 +1,129 @@
+"""Renders scenes with a RenderFormer network.
+
+Examples:
+
+    %(prog)s                    # the bundled Cornell box
+    %(prog)s scene.json --checkpoint microsoft/renderformer-v1-base --precision fp16
+    %(prog)s turning_block      # an animation and its video
+    %(prog)s frames/            # the same for a folder of .h5 or .json files
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from rf_jax.attention import ATTENTIONS
+from rf_jax.command_line import make_parser
+from rf_jax.images.tone_map import TONE_MAPPERS
+from rf_jax.rendering.files import RenderOptions, find_jobs, render_jobs
+from rf_jax.rendering.renderer import BUNDLED_WEIGHTS, PRECISIONS, Renderer
+from rf_jax.scene import bundled_scene_names
+
+
+def render_parser() -> argparse.ArgumentParser:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
+        "scenes",
+        nargs="*",
+        metavar="SCENE",
+        help="a .json or .h5 scene, a folder of .h5 or of .json frames, or a bundled scene "
+        f"({', '.join(bundled_scene_names())}); default: cornell_box",
+    )
+    add(
+        "--scene",
+        dest="more_scenes",
+        nargs="+",
+        action="extend",
+        metavar="SCENE",
+        help="the same, spelled as an option",
+    )
+    add(
+        "--checkpoint",
+        default=str(BUNDLED_WEIGHTS),
+        help="an rf_jax checkpoint, a training directory, a Hugging Face folder or hub id; "
+        "default: the bundled weights",
+    )
+    add("--output_dir", type=Path, default=Path("output"), help="default: ./output")
+    add(
+        "--resolution",
+        type=int,
+        help="image side in pixels (default: that of the scene's ground truth, which the images "
+        "are compared with: NAME_truth_view_0.exr beside it, or img in an .h5 file; else 256)",
+    )
+    add("--views", help='which cameras, such as "0,2-4" (default: all)')
+    add_network_options(add)
+    add_output_options(add)
+    return parser
+
+
+def add_network_options(add: Callable) -> None:
+    """Options that say how the network computes; `add` is a parser's `add_argument`."""
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="type that matrix products compute in; fp16 and bf16 are fast on GPUs (default: fp32)",
+    )
+    add(
+        "--attention",
+        help=f"{', '.join(ATTENTIONS)}, or STAGE1,STAGE2 (default: what the checkpoint names; "
+        "for the published ones auto, the fastest exact attention on the device)",
+    )
+    add("--batch_size", type=int, default=1, help="views rendered at once (default: 1)")
+
+
+def add_output_options(add: Callable) -> None:
+    """Options that say what is written."""
+    add(
+        "--tone_mapper",
+        choices=TONE_MAPPERS,
+        default="none",
+        help="display transform of PNG and video; none clips linear values, as published "
+        "(default: none)",
+    )
+    add("--save_h5", action="store_true", help="also write each scene as .h5")
+    add(
+        "--save_video",
+        action="store_true",
+        help="also write the views of a single file as .mp4; animations always are",
+    )
+    add("--fps", type=float, default=24.0, help="frames per second of the video (default: 24)")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = render_parser()
+    args = parser.parse_args()
+    if args.batch_size < 1:
+        parser.error(f"--batch_size: expected at least 1, found {args.batch_size}")
+    if not args.fps > 0:
+        parser.error(f"--fps: expected a positive number, found {args.fps}")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    jobs = find_jobs([*args.scenes, *(args.more_scenes or [])] or ["cornell_box"])
+    renderer = Renderer.from_pretrained(args.checkpoint, args.precision, args.attention)
+    options = RenderOptions(
+        output_dir=args.output_dir,
+        resolution=args.resolution,
+        views=args.views,
+        batch_size=args.batch_size,
+        tone_mapper=args.tone_mapper,
+        save_h5=args.save_h5,
+        save_video=args.save_video,
+        fps=args.fps,
+    )
+    summary = render_jobs(renderer, jobs, options)
+    print(f"{summary} -> {options.output_dir}/", *summary.comparison_lines(), sep="\n")
+    if renderer.approximates_exact_weights:
+        print(
+            f"note: these weights were trained with exact attention, which {args.attention} only "
+            "approximates; with the Performer, light transport is lost (docs/attention.md)"
+        )
+    if args.checkpoint == str(BUNDLED_WEIGHTS):
+        print(
+            "note: the bundled network is small and knows one kind of room at 64x64 pixels; "
+            "give a larger one with --checkpoint"
+        )

@@ -1,0 +1,59 @@
+"""Trains a RenderFormer network.
+
+    %(prog)s --config tiny --workdir workdirs/tiny
+    %(prog)s --config base_256 --workdir W --config.batch_size=64
+
+The same command continues a run that was stopped. On several nodes, add --multi_process.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import jax
+
+from rf_jax.command_line import make_parser, parse_with_overrides
+from rf_jax.compilation import enable_compilation_cache
+from rf_jax.config_files import load_config_file
+from rf_jax.errors import InputError
+from rf_jax.training.config import TrainingConfig
+from rf_jax.training.loop import train_and_evaluate
+
+
+def parse_args() -> tuple[argparse.Namespace, list[str]]:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--config", required=True, help="a file in configs/; --config.KEY=VALUE changes a key")
+    add("--workdir", type=Path, required=True, help="folder of the run; created if missing")
+    add(
+        "--multi_process",
+        action="store_true",
+        help="join the other processes of the run, as SLURM, Open MPI or Kubernetes started them; "
+        "under other launchers, give the next three options instead",
+    )
+    add("--coordinator", help="host:port of process 0")
+    add("--num_processes", type=int, help="how many processes train together")
+    add("--process_id", type=int, help="number of this process, from 0")
+    return parse_with_overrides(parser)
+
+
+def connect(args: argparse.Namespace) -> None:
+    """Joins the other processes of the run."""
+    try:
+        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"--multi_process: the processes cannot be joined ({reason}); give --coordinator, "
+            "--num_processes and --process_id"
+        ) from error
+
+
+def main() -> None:
+    args, overrides = parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    config = load_config_file(TrainingConfig, args.config, overrides)
+    if args.multi_process or args.coordinator:
+        connect(args)
+    enable_compilation_cache()
+    train_and_evaluate(config, args.workdir)
