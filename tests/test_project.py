@@ -15,6 +15,7 @@ MAX_LINES, MAX_FUNCTION_LINES = 400, 60
 
 GROUND = (
     "assets",
+    "checksums",
     "command_line",
     "compilation",
     "config_files",

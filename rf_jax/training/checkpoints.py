@@ -16,6 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from rf_jax.checksums import verify_checksums, write_checksums
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
 from rf_jax.training.config import TrainingConfig
@@ -54,6 +55,7 @@ class TrainCheckpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep, cleanup_tmp_directories=True
             ),
+            handler_registry=_handlers(),
         )
 
     @property
@@ -102,11 +104,13 @@ class TrainCheckpoints:
                 TRAINING_NAME: ocp.args.StandardRestore(_rest(state)),
             }
         )
+        folder = self._workdir / CHECKPOINTS_NAME / str(step)
         try:
+            for name in (VARIABLES_NAME, TRAINING_NAME):
+                verify_checksums(folder / name)
             restored = self._manager.restore(step, args=items)
         except Exception as error:  # Orbax, TensorStore and the file system raise many types
             reason = " ".join(str(error).split())[:300]
-            folder = self._workdir / CHECKPOINTS_NAME / str(step)
             raise InputError(
                 f"{folder}: cannot be resumed from: {reason}; remove that folder to continue from "
                 "the one before it"
@@ -132,6 +136,23 @@ class TrainCheckpoints:
                 f"{self._workdir / CHECKPOINTS_NAME}: a checkpoint cannot be written ({reason}); "
                 "free disk space and start again: the run continues from the last whole one"
             ) from error
+
+
+class _Handler(ocp.StandardCheckpointHandler):
+    """Writes checksums beside the files of an item, just before the checkpoint appears."""
+
+    def finalize(self, directory: Any) -> None:
+        super().finalize(directory)
+        write_checksums(Path(directory))
+
+
+def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for name in (VARIABLES_NAME, TRAINING_NAME):
+        handler = _Handler()
+        registry.add(name, ocp.args.StandardSave, handler)
+        registry.add(name, ocp.args.StandardRestore, handler)
+    return registry
 
 
 def _rest(state: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from rf_jax.checksums import verify_checksums, write_checksums
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.files import read_json
 
@@ -80,6 +81,7 @@ def save_checkpoint(folder: Path, variables: Mapping[str, Any], config: dict[str
             (whole / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save((whole / VARIABLES_NAME).resolve(), dict(variables))
+            write_checksums(whole / VARIABLES_NAME)
             _replace_folder(folder, whole, Path(temporary) / "replaced")
     except InputError:
         raise
@@ -107,22 +109,34 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
       variables, as NumPy arrays, and the flat configuration, unchecked.
 
     Raises:
-      InputError: the checkpoint is missing, truncated or otherwise unreadable.
+      InputError: the checkpoint is missing, truncated or otherwise damaged.
     """
     config = load_config_json(folder / CONFIG_NAME)
     variables_folder = _variables_folder(folder)
+    while True:
+        try:
+            return _load_variables(folder, variables_folder), config
+        except InputError:
+            # A run that is still going may have removed this step, after it saved another one.
+            newer = _variables_folder(folder)
+            if newer == variables_folder:
+                raise
+            variables_folder = newer
+
+
+def _load_variables(folder: Path, variables_folder: Path) -> dict[str, Any]:
+    verify_checksums(variables_folder)
     with prefix_errors(str(folder)):
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 path = variables_folder.resolve()
                 # By default arrays would go to the devices that they were saved from.
                 target = jax.tree.map(_empty, dict(checkpointer.metadata(path).item_metadata))
-                variables = checkpointer.restore(path, target)
+                return checkpointer.restore(path, target)
         except Exception as error:  # Orbax, TensorStore and the file system raise many types
             raise InputError(
                 f"expected a whole Orbax checkpoint, found: {_reason(error)}"
             ) from error
-    return variables, config
 
 
 def _empty(metadata: Any) -> np.ndarray:

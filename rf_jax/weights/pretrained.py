@@ -9,6 +9,7 @@ import jax
 from flax import traverse_util
 
 from rf_jax.attention import ATTENTIONS, parse_attention
+from rf_jax.checksums import CHECKSUMS_NAME, verify_checksums, write_checksums
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.files import atomic_path
 from rf_jax.models import RenderFormerConfig
@@ -68,6 +69,7 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
     folder = resolve_model_folder(source)
     values = load_config_json(folder / CONFIG_NAME)
     weights = folder / WEIGHTS_NAME
+    verify_checksums(folder)
     return _from_torch(read_safetensors(weights), values, weights, folder / CONFIG_NAME)
 
 
@@ -83,17 +85,25 @@ def save_hugging_face_folder(
     """Writes `model.safetensors` and `config.json` as the PyTorch project reads them.
 
     Args:
-      folder: is made if it is missing; each file appears whole or not at all.
+      folder: is made if it is missing; may hold such files, which are replaced. Each file appears
+        whole or not at all.
       variables, values: those of a `Pretrained`.
 
     Raises:
-      InputError: the variables do not fit the configuration, or the folder cannot be written.
+      InputError: the variables do not fit the configuration, the folder holds a network in another
+        form, or it cannot be written.
     """
     folder = Path(folder)
+    if (folder / CONFIG_NAME).exists() and not (folder / WEIGHTS_NAME).exists():
+        raise InputError(
+            f"{folder}: holds the {CONFIG_NAME} of another network; choose another folder"
+        )
     tensors = convert.to_torch(variables, _parse(values, CONFIG_NAME))
-    write_safetensors(folder / WEIGHTS_NAME, tensors)
     with atomic_path(folder / CONFIG_NAME) as path:
         path.write_text(json.dumps(values, indent=2) + "\n")
+        (folder / CHECKSUMS_NAME).unlink(missing_ok=True)
+        write_safetensors(folder / WEIGHTS_NAME, tensors)
+    write_checksums(folder, WEIGHTS_NAME)
 
 
 def with_attention(

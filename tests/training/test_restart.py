@@ -6,6 +6,7 @@ import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from settings import small_config, train
 
@@ -60,12 +61,33 @@ def test_unfinished_checkpoints_are_ignored(copy):
 
 def test_a_damaged_checkpoint_is_named(copy):
     config, workdir = copy
-    for path in (workdir / "checkpoints" / "4").rglob("d/*"):
-        path.write_bytes(path.read_bytes()[:10])
+    largest = max((workdir / "checkpoints" / "4").rglob("d/*"), key=lambda p: p.stat().st_size)
+    damaged = bytearray(largest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    largest.write_bytes(damaged)
     with pytest.raises(InputError, match=r"checkpoints/4: cannot be resumed from.*remove that"):
         train(config, workdir)
     shutil.rmtree(workdir / "checkpoints" / "4")
     assert int(train(config, workdir).step) == 4
+
+
+def test_a_reader_takes_the_next_checkpoint_when_a_run_removes_the_one_it_reads(copy, monkeypatch):
+    _, workdir = copy
+    steps = workdir / "checkpoints"
+    (steps / "4").rename(steps / "5.hidden")
+    restore = ocp.StandardCheckpointer.restore
+
+    def disturbed(self, path, *arguments):
+        if (steps / "5.hidden").exists():
+            (steps / "5.hidden").rename(steps / "5")
+            shutil.rmtree(steps / "3" / "variables" / "d")
+        return restore(self, path, *arguments)
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", disturbed)
+    variables, _ = load_checkpoint(workdir)
+    monkeypatch.undo()
+    latest, _ = load_checkpoint(workdir)
+    jax.tree.map(np.testing.assert_array_equal, variables, latest)
 
 
 def test_another_network_is_refused(copy):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import shutil
 
 import jax
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from pt_files import write_pt, write_state_dict
 
 from rf_jax.attention.performer import PerformerOptions
+from rf_jax.errors import InputError
+from rf_jax.rendering.renderer import BUNDLED_WEIGHTS
 from rf_jax.weights import convert
 from rf_jax.weights.checkpoint import save_checkpoint
 from rf_jax.weights.pretrained import load_pretrained, save_hugging_face_folder
@@ -127,6 +130,7 @@ def test_a_hostile_pickle_runs_nothing(refused, tmp_path, fork, checkpoint):
         (("torch", "/proc/out"), "/proc/out: cannot be written"),
         (("--to_torch", "torch", "config.json"), "cannot be written"),
         (("torch", "other"), "other: exists and is not a checkpoint"),
+        (("--to_torch", "torch", "ours"), "ours: holds the config.json of another network"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -135,9 +139,29 @@ def test_sources_and_destinations(refused, tmp_path, config, variables, fork, ar
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("x")
+    save_checkpoint(tmp_path / "ours", variables, config.to_dict())
     before = sorted(tmp_path.rglob("*"))
     assert expected in refused(CONVERT, *arguments)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_flipped_bit_in_an_export_is_refused(command, refused, tmp_path, config, variables):
+    save_hugging_face_folder(tmp_path / "torch", variables, config.to_dict())
+    weights = tmp_path / "torch" / "model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-5] ^= 1
+    weights.write_bytes(damaged)
+    assert "model.safetensors: damaged" in refused(CONVERT, "torch", "out")
+    save_hugging_face_folder(tmp_path / "torch", variables, config.to_dict())
+    assert command(CONVERT, "torch", "out")[0] == 0
+
+
+def test_the_bundled_network_has_checksums(tmp_path):
+    folder = shutil.copytree(BUNDLED_WEIGHTS, tmp_path / "rooms")
+    load_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged"):
+        load_pretrained(folder)
 
 
 @pytest.mark.parametrize(

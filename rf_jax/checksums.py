@@ -1,0 +1,49 @@
+"""Checksums of the files of weights, so that damage is noticed.
+
+A flipped bit on a disk or in a copy would otherwise load as another network. The format is that of
+`sha256sum`, so `sha256sum --check SHA256SUMS` checks the same.
+"""
+
+import hashlib
+from pathlib import Path
+
+from rf_jax.errors import InputError
+from rf_jax.files import atomic_path
+
+CHECKSUMS_NAME = "SHA256SUMS"
+
+
+def write_checksums(folder: Path, pattern: str = "**/*") -> None:
+    """Writes `SHA256SUMS` for the files in a folder that match a glob pattern."""
+    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    with atomic_path(folder / CHECKSUMS_NAME) as path:
+        path.write_text("".join(lines))
+
+
+def verify_checksums(folder: Path) -> None:
+    """Checks the files of a folder; one without `SHA256SUMS` (an older one) is accepted.
+
+    Raises:
+      InputError: names a file that is missing or holds other bytes than were written.
+    """
+    sums = folder / CHECKSUMS_NAME
+    if not sums.is_file():
+        return
+    for line in sums.read_bytes().decode(errors="replace").splitlines():
+        expected, _, name = line.partition("  ")
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{sums}: expected files of this folder, found {name!r}")
+        if not path.is_file():
+            raise InputError(f"{path}: missing, but {CHECKSUMS_NAME} lists it; use another copy")
+        if _digest(path) != expected:
+            raise InputError(
+                f"{path}: damaged: its bytes are not those that were written ({CHECKSUMS_NAME}); "
+                "use another copy"
+            )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
