@@ -10,7 +10,7 @@ dB, SSIM 0.9526, LPIPS 0.055, HDR-FLIP 0.175 at 256x256 (RenderFormer, table 1).
 
 from ml_collections import ConfigDict
 
-from configs import common
+from rf_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ Time as published: about 3 days on 8 A100. The published figures are in base_256
 
 from ml_collections import ConfigDict
 
-from configs import common
+from rf_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -13,7 +13,7 @@ Result: 25 files of 4 views (100 images), and index.jsonl.
 
 from ml_collections import ConfigDict
 
-from configs import data_rooms
+from rf_jax.configs import data_rooms
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ published.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from rf_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -13,7 +13,7 @@ LPIPS is off, so this runs offline.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from rf_jax.configs import common
 
 
 def get_config() -> ConfigDict:

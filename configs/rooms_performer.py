@@ -11,7 +11,7 @@ docs/attention.md explains the options. To train without them (plain FAVOR+), ad
 
 from ml_collections import ConfigDict
 
-from configs import rooms
+from rf_jax.configs import rooms
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ LPIPS is off, so this runs offline; validation reports LPIPS as unavailable.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from rf_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -17,13 +17,22 @@ from rf_jax.errors import InputError, prefix_errors
 
 Config = TypeVar("Config")
 
+CONFIGS = Path(__file__).parent / "configs"
+"""The configurations of this package; in its repository, this is a link to the folder `configs`."""
+
+
+def config_names() -> list[str]:
+    """The names that `load_config_file` accepts beside paths."""
+    return sorted(path.stem for path in CONFIGS.glob("[!_]*.py"))
+
 
 def load_config_file(cls: type[Config], path: str, overrides: Sequence[str] = ()) -> Config:
     """Reads a configuration file.
 
     Args:
       cls: the dataclass that describes the configuration.
-      path: a Python file with a function `get_config()` that returns a `ConfigDict`.
+      path: a Python file with a function `get_config()` that returns a `ConfigDict`, or the name
+        of a configuration of this package, such as "tiny".
       overrides: command-line arguments such as `--config.batch_size=8`, for any field that is a
         number, a string, a boolean or a tuple of these.
 
@@ -66,10 +75,13 @@ def _config_dict(values: dict[str, Any], hints: dict[str, Any]) -> ConfigDict:
 
 def _run(path: str) -> Any:
     """What `get_config()` of a Python file returns."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such configuration file; there are configs/*.py")
+    file = CONFIGS / f"{path}.py" if path in config_names() else Path(path)
+    if not file.is_file():
+        raise InputError(
+            f"{path}: no such configuration file, nor one of {', '.join(config_names())}"
+        )
     try:
-        module = runpy.run_path(path)
+        module = runpy.run_path(str(file))
         values = module["get_config"]() if "get_config" in module else None
     except Exception as error:  # a program may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,14 +1,19 @@
 """Configuration files: what they may hold, how options change them, how they are refused."""
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from ml_collections import ConfigDict
 
-from rf_jax.config_files import load_config_file, parse_config, to_config_dict
+from rf_jax.config_files import config_names, load_config_file, parse_config, to_config_dict
+from rf_jax.datagen.config import DataConfig
 from rf_jax.errors import InputError
 from rf_jax.schema import NonNegative, Positive
+from rf_jax.training.config import TrainingConfig
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +110,16 @@ def test_bad_files(load, body, message):
         load(body)
 
 
+@pytest.mark.parametrize("name", config_names())
+def test_configurations_go_by_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cls = DataConfig if name.startswith("data_") else TrainingConfig
+    assert load_config_file(cls, name) == load_config_file(cls, f"{ROOT}/configs/{name}.py")
+
+
 def test_files_without_a_configuration(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere\.py: no such configuration file"):
+    expected = r"nowhere\.py: no such configuration file, nor one of base_256, .*, tiny$"
+    with pytest.raises(InputError, match=expected):
         load_config_file(Config, str(tmp_path / "nowhere.py"))
     with pytest.raises(InputError, match="no such configuration file"):
         load_config_file(Config, str(tmp_path))

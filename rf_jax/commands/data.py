@@ -31,7 +31,8 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     add(
         "--config",
         required=True,
-        help="configs/data_*.py; --config.KEY=VALUE changes a value, such as --config.num_scenes=9",
+        help="data_tiny, data_256 and so on, or a Python file; --config.KEY=VALUE changes a value, "
+        "such as --config.num_scenes=9",
     )
     add("--output_dir", type=Path, help="folder for the files")
     add("--num_workers", type=int, help="processes (default: one per core; 2 on a GPU)")

@@ -23,7 +23,11 @@ from rf_jax.training.loop import train_and_evaluate
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--config", required=True, help="a file in configs/; --config.KEY=VALUE changes a key")
+    add(
+        "--config",
+        required=True,
+        help="tiny, base_256 and so on, or a Python file; --config.KEY=VALUE changes a key",
+    )
     add("--workdir", type=Path, required=True, help="folder of the run; created if missing")
     add(
         "--multi_process",

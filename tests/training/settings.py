@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from rf_jax.config_files import to_config_dict
+from rf_jax.config_files import config_names, to_config_dict
 from rf_jax.models import VARIANTS
 from rf_jax.training.config import DataConfig, TrainingConfig
 from rf_jax.training.loop import train_and_evaluate
@@ -20,9 +20,9 @@ from rf_jax.training.steps import TrainState
 ROOT = Path(__file__).parents[2]
 
 CONFIGS = [
-    path
-    for path in sorted((ROOT / "configs").glob("*.py"))
-    if path.stem != "common" and not path.stem.startswith("data_")
+    ROOT / "configs" / f"{name}.py"
+    for name in config_names()
+    if name != "common" and not name.startswith("data_")
 ]
 """The published configurations."""
 
