@@ -2,8 +2,9 @@
 
 Example:
 
-    renderer = rf_jax.Renderer.from_pretrained("microsoft/renderformer-v1-base")
-    image = renderer.render(rf_jax.load_scene("scene.json"), resolution=512)  # [B, V, H, W, C]
+    renderer = rf_jax.Renderer.from_pretrained()  # the bundled network
+    image = renderer.render(rf_jax.load_scene("cornell_box"))  # [B, V, H, W, C] linear radiance
+    rf_jax.show(image)  # a picture, in a notebook
 
 The names below are imported when they are first used, so `import rf_jax` itself is quick.
 """
@@ -13,19 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rf_jax.errors import InputError
+    from rf_jax.images.show import show
     from rf_jax.rendering.renderer import Renderer
     from rf_jax.scene import load_scene
     from rf_jax.structs import Scene
 
 __version__ = "0.1.0"
 
-__all__ = ["InputError", "Renderer", "Scene", "load_scene"]
+__all__ = ["InputError", "Renderer", "Scene", "load_scene", "show"]
 
 _MODULES = {
     "InputError": "rf_jax.errors",
     "Renderer": "rf_jax.rendering.renderer",
     "Scene": "rf_jax.structs",
     "load_scene": "rf_jax.scene",
+    "show": "rf_jax.images.show",
 }
 
 

@@ -88,6 +88,18 @@ def parse(hint: Any, value: Any, where: str = "") -> Any:
     return _parse_scalar(hint, value, where)
 
 
+def parse_python(hint: Any, value: Any, where: str = "") -> Any:
+    """`parse` for what Python code gives.
+
+    NumPy's numbers and arrays count as numbers and lists, and one number stands for a vector of
+    equal numbers.
+    """
+    value = _without_numpy(value)
+    if get_origin(hint) is tuple and _is_scalar(float, value):
+        value = (value,) * len(get_args(hint))
+    return parse(hint, value, where)
+
+
 def check_fields(instance: Any) -> None:
     """Checks the fields of a dataclass that was made in Python; its `__post_init__` may call this.
 
@@ -124,6 +136,11 @@ def flat_hints(cls: type) -> dict[str, Any]:
     if hasattr(cls, "flat_hints"):
         return cls.flat_hints()
     return get_type_hints(cls, include_extras=True)
+
+
+def _without_numpy(value: Any) -> Any:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return [_without_numpy(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> Any:

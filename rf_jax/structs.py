@@ -14,6 +14,10 @@ import numpy as np
 from flax import struct
 from numpy.typing import ArrayLike
 
+from rf_jax import schema
+from rf_jax.errors import InputError
+from rf_jax.schema import Fraction, NonNegative
+
 NUM_CHANNELS = 13
 """Number of material channels of a triangle, in the order of the following slices."""
 DIFFUSE = slice(0, 3)
@@ -29,9 +33,23 @@ PUBLISHED_TEXTURE_SIZE = 32
 """Texels per side in published files."""
 
 
-@struct.dataclass
+Color = tuple[NonNegative, NonNegative, NonNegative]
+"""Linear RGB."""
+
+_MATERIAL = {
+    "diffuse": (DIFFUSE, Color),
+    "specular": (SPECULAR, Color),
+    "roughness": (ROUGHNESS, Fraction),
+    "emissive": (EMISSION, Color),
+}
+"""The channels and the type of each value of a material, by its name in scene files."""
+
+
+@struct.dataclass(eq=False, repr=False)
 class Scene:
     """Triangles with materials, lights and cameras, in physical units; batched (B first) or not.
+
+    `==` compares identity. To compare what two scenes hold, compare their arrays.
 
     Attributes:
       triangles: [(B,) N, 3, 3] vertex positions (vertex, xyz) in world space, about [-0.5, 0.5]^3.
@@ -42,6 +60,10 @@ class Scene:
       camera_to_world: [(B,) V, 4, 4] rigid motions, with the camera axes of OpenGL and Blender (+x
         right, +y up, -z forward).
       fov_degrees: [(B,) V] full field of view of the square image.
+      objects: [(B,) N] int, the object that each triangle belongs to, as an index into
+        `object_names`; -1 for none. None where objects are not known, as in HDF5 files.
+      object_names: the names of objects. They are for people and stay on the host: what the network
+        is given (`SceneTokens`) has neither names nor objects.
     """
 
     triangles: ArrayLike
@@ -50,6 +72,57 @@ class Scene:
     valid_mask: ArrayLike | None
     camera_to_world: ArrayLike
     fov_degrees: ArrayLike
+    objects: ArrayLike | None = None
+    object_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+
+    def __repr__(self) -> str:
+        fields = ("triangles", "texture", "camera_to_world")
+        shapes = [f"{name} {list(np.shape(getattr(self, name)))}" for name in fields]
+        return f"Scene({', '.join(shapes)}, {len(self.object_names)} named objects)"
+
+    def with_material(
+        self,
+        name: str,
+        *,
+        diffuse: ArrayLike | None = None,
+        specular: ArrayLike | None = None,
+        roughness: float | None = None,
+        emissive: ArrayLike | None = None,
+    ) -> "Scene":
+        """A new scene in which the material of one object is another; this one stays as it is.
+
+        Args:
+          name: one of `object_names`.
+          diffuse, specular: reflectances >= 0, linear RGB or one number for grey; diffuse is
+            clipped at 1 and quantised to 8 bits, as in scene files. None keeps what is there.
+          roughness: in [0, 1].
+          emissive: emitted radiance >= 0, linear RGB or one number.
+
+        Raises:
+          InputError: there is no such object, or a value is out of range.
+        """
+        if self.objects is None or name not in self.object_names:
+            known = ", ".join(self.object_names[:10]) or "none (files in HDF5 hold no names)"
+            raise InputError(f"no object named {name!r} in this scene; its objects: {known}")
+        given = {
+            "diffuse": diffuse,
+            "specular": specular,
+            "roughness": roughness,
+            "emissive": emissive,
+        }
+        mask = np.asarray(self.objects) == self.object_names.index(name)
+        texture = np.array(self.texture)
+        chosen = texture[mask]
+        for key, value in given.items():
+            if value is not None:
+                channels, hint = _MATERIAL[key]
+                values = np.array(schema.parse_python(hint, value, f"{name}.{key}")).reshape(-1)
+                values = quantized(values) if key == "diffuse" else values
+                if chosen.ndim == 4:
+                    values = values[:, None, None] * texel_mask(chosen.shape[-1])
+                chosen[:, channels] = values
+        texture[mask] = chosen
+        return self.replace(texture=texture)
 
 
 @struct.dataclass
@@ -116,6 +189,11 @@ class Batch:
     weight: np.ndarray
     file: np.ndarray
     skipped: np.ndarray
+
+
+def quantized(diffuse: ArrayLike) -> np.ndarray:
+    """Diffuse reflectances in 8 bits, as the published files hold them: floor(255 d) / 255."""
+    return np.floor(255 * np.clip(diffuse, 0, 1)) / 255
 
 
 def texel_mask(size: int) -> np.ndarray:

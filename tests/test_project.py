@@ -26,6 +26,7 @@ GROUND = (
     "processes",
     "schema",
     "structs",
+    "trained_on",
 )
 RANKS = (
     GROUND,
@@ -94,6 +95,7 @@ def test_the_network_knows_no_files_and_no_run_configurations():
         "precision",
         "schema",
         "structs",
+        "trained_on",
     }
     assert not any("ml_collections" in path.read_text() for path in sources)
 

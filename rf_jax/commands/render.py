@@ -49,7 +49,8 @@ def render_parser() -> argparse.ArgumentParser:
         "--resolution",
         type=int,
         help="image side in pixels (default: that of the scene's ground truth, which the images "
-        "are compared with: NAME_truth_view_0.exr beside it, or img in an .h5 file; else 256)",
+        "are compared with: NAME_truth_view_0.exr beside it, or img in an .h5 file; else that of "
+        "the images that the weights were trained on)",
     )
     add("--views", help='which cameras, such as "0,2-4" (default: all)')
     add_network_options(add)

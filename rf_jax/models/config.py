@@ -7,7 +7,7 @@ import typing
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from rf_jax import schema
+from rf_jax import schema, trained_on
 from rf_jax.attention import ATTENTIONS, Attention, get_attention
 from rf_jax.errors import InputError
 from rf_jax.schema import Limit
@@ -38,8 +38,8 @@ _NEUTRAL = {
 """Keys of later published versions, with the value that stands for what this network does. For any
 unknown key `null` and `false` stand for that too."""
 
-_IGNORED = {"custom_init"}
-"""Keys of later published versions that only concern how training began."""
+_IGNORED = {"custom_init", trained_on.KEY}
+"""Keys that say how a network was trained, and not what it computes."""
 
 
 @dataclasses.dataclass(frozen=True)

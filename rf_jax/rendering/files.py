@@ -3,13 +3,15 @@
 import collections
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -18,11 +20,12 @@ from rf_jax.images.comparison import comparison_image
 from rf_jax.images.files import VideoWriter, save_exr, save_png
 from rf_jax.images.metrics import psnr
 from rf_jax.images.tone_map import to_uint8, tone_map
-from rf_jax.rendering.renderer import Renderer
+from rf_jax.rendering.renderer import Renderer, one_behind
 from rf_jax.scene import find_scene_files, load_scene, save_h5
+from rf_jax.scene.check import scene_warnings
 from rf_jax.scene.ground_truth import load_ground_truth
 
-DEFAULT_RESOLUTION = 256
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,7 @@ class RenderOptions:
     """What to render of each scene, and what to write."""
 
     output_dir: Path
-    resolution: int | None = None  # None: that of the first frame's ground truth, else 256
+    resolution: int | None = None  # None: of the first frame's ground truth, or the weights'
     views: str | None = None  # such as "0,2-4"; None: all
     batch_size: int = 1
     tone_mapper: str = "none"
@@ -178,35 +181,73 @@ def _check_sources_stay(jobs: list[Job], folder: Path) -> None:
                 raise InputError(f"{file}: --save_h5 would replace it; choose another --output_dir")
 
 
+class _Pending(NamedTuple):
+    """Views that the device is working on.
+
+    Attributes:
+      file: the scene's file.
+      names: the names that the files of each view begin with.
+      images: what `Renderer.dispatch_views` yielded.
+      truths: the ground truth of each view, or None.
+    """
+
+    file: Path
+    names: list[str]
+    images: jax.Array
+    truths: list[np.ndarray | None]
+
+
 def _render_job(renderer, job, options, summary, progress) -> Iterator[Picture]:
-    """Renders the views of a job one after another, and writes the files of each."""
-    resolution = options.resolution
+    """Renders the views of a job, and writes the files of each while the next one is rendered."""
+    for pending in one_behind(_dispatch_job(renderer, job, options, summary, progress)):
+        with prefix_errors(str(pending.file)):
+            images = renderer.fetch(pending.images)
+            for name, image, truth in zip(pending.names, images, pending.truths, strict=True):
+                with summary.timed("writing"):
+                    picture = _write_view(options, name, image[0], truth)
+                progress.update()
+                yield picture
+
+
+def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pending]:
+    """Loads the scenes of a job one after another, and begins to render their views."""
+    resolution, warned = options.resolution, set()
     for index, (file, name) in enumerate(zip(job.files, job.frame_names, strict=True)):
         with summary.timed("loading"):
             scene = load_scene(file)
             with prefix_errors(str(file)):
                 views = select_views(options.views, len(scene.fov_degrees))
             truth = load_ground_truth(file, views)
+        _warn_once(warned, name, scene_warnings(scene, renderer.trained_on))
         # The first file decides for all of them, because a video has one size.
-        resolution = resolution or (DEFAULT_RESOLUTION if truth is None else truth.shape[1])
+        default = renderer.trained_on.resolution if truth is None else truth.shape[1]
+        resolution = resolution or default
         if truth is not None and truth.shape[1] != resolution:
             summary.uncompared[job.name], truth = truth.shape[1], None
-        truths = [None] * len(views) if truth is None else truth
-        progress.total = progress.n + (len(job.files) - index) * len(views)
+        truths = [None] * len(views) if truth is None else list(truth)
+        names = [f"{name}_view_{view}" for view in views]
+        progress.total = summary.views + (len(job.files) - index) * len(views)
         progress.set_postfix_str(name)
         with prefix_errors(str(file)):
-            encoding = renderer.encode_scene(scene)
             cameras = scene.camera_to_world[views], scene.fov_degrees[views]
-            images = renderer.render_views(encoding, *cameras, resolution, options.batch_size)
-            for view, image, expected in zip(views, images, truths, strict=True):
-                with summary.timed("writing"):
-                    picture = _write_view(options, f"{name}_view_{view}", image[0], expected)
-                progress.update()
-                yield picture
+            batches = renderer.dispatch_views(
+                renderer.encode_scene(scene), *cameras, resolution, options.batch_size
+            )
+            for images in batches:
+                count = images.shape[1]
+                yield _Pending(file, names[:count], images, truths[:count])
+                names, truths = names[count:], truths[count:]
         if options.save_h5:
             save_h5(scene, options.output_dir / f"{name}.h5")
         summary.triangles += len(scene.triangles)
         summary.views += len(views)
+
+
+def _warn_once(warned: set[str], name: str, warnings: Mapping[str, str]) -> None:
+    """Logs the warnings of kinds that are not in `warned`, and adds these kinds."""
+    for kind in [kind for kind in warnings if kind not in warned]:
+        _log.warning("%s: %s", name, warnings[kind])
+    warned |= warnings.keys()
 
 
 def select_views(text: str | None, count: int) -> list[int]:

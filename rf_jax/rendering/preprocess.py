@@ -33,7 +33,8 @@ def batched(scene: Scene) -> Scene:
     mask = scene.valid_mask
     shape = arrays["triangles"].shape[:2]
     mask = np.ones(shape, bool) if mask is None else np.asarray(mask).reshape(shape)
-    return Scene(**arrays, valid_mask=mask)
+    objects = None if scene.objects is None else np.asarray(scene.objects).reshape(shape)
+    return scene.replace(**arrays, valid_mask=mask, objects=objects)
 
 
 def prepare_scene(

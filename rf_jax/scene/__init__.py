@@ -30,20 +30,32 @@ _BUNDLED = Path(__file__).parent.parent / "assets" / "scenes"
 
 
 def load_scene(path: str | Path) -> Scene:
-    """Loads a scene file: a JSON description (`.json`) or HDF5 (`.h5`, `.hdf5`).
+    """Loads a scene.
+
+    Args:
+      path: a JSON description (`.json`), an HDF5 file (`.h5`, `.hdf5`), or the name of a bundled
+        scene.
 
     Returns:
-      An unbatched scene of NumPy float32 arrays without a mask.
+      An unbatched scene of NumPy float32 arrays without a mask. The objects of a JSON description
+      keep their names.
 
     Raises:
       InputError: names the file, the field, what was expected and what was found.
     """
+    if not Path(path).exists() and str(path) in bundled_scene_names():
+        path = bundled_scene(str(path))
     path = Path(path)
     suffix = path.suffix.lower()
+    if path.is_dir():
+        raise InputError(f"{path}: an animation; load one of its frames, see find_scene_files")
     if suffix in (".h5", ".hdf5"):
         return load_h5(path)
     if suffix != ".json":
-        raise InputError(f"{path}: expected a scene file ending in .json, .h5 or .hdf5")
+        raise InputError(
+            f"{path}: expected a scene file ending in .json, .h5 or .hdf5, or a bundled scene "
+            f"({', '.join(bundled_scene_names())})"
+        )
     description = load_scene_description(path)
     with prefix_errors(str(path)):
         return build_scene(description, path.parent)

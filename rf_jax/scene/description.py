@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from rf_jax import schema
 from rf_jax.errors import prefix_errors
 from rf_jax.files import atomic_path, read_json
-from rf_jax.schema import Fraction, Limit, NonNegative, Seed
+from rf_jax.schema import Fraction, Limit, Seed
+from rf_jax.structs import Color
 
 Vector = tuple[float, float, float]
-Color = tuple[NonNegative, NonNegative, NonNegative]
 FieldOfView = Annotated[float, Limit("in (0, 180)", lambda x: 0 < x < 180)]
 FaceCount = Annotated[int, Limit(">= 4", lambda x: x >= 4)]
 Version = Annotated[str, Limit("of the form 1.x", lambda x: bool(re.fullmatch(r"1(\.\d+)+", x)))]

@@ -21,6 +21,7 @@ from rf_jax.structs import (
     ROUGHNESS,
     SPECULAR,
     Scene,
+    quantized,
 )
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ def build_scene(
         valid_mask=None,
         camera_to_world=_cameras_to_world(description),
         fov_degrees=np.array([camera.fov for camera in description.cameras], np.float32),
+        objects=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part[0]) for part in parts]),
+        object_names=tuple(description.objects),
     )
     validate_scene(scene)
     return scene
@@ -114,15 +117,15 @@ def _texture_values(mesh: trimesh.Trimesh, material: Material) -> np.ndarray:
     """Material channels [F, 13] of the faces; diffuse has 8 bits, as in the published files."""
     values = np.empty((len(mesh.faces), NUM_CHANNELS))
     if material.rand_tri_diffuse_seed is None:
-        diffuse = np.floor(255 * np.clip(material.diffuse, 0, 1))
+        values[:, DIFFUSE] = quantized(material.diffuse)
     else:
-        diffuse = meshes.random_colors(
+        colors = meshes.random_colors(
             mesh,
             material.rand_tri_diffuse_seed,
             material.random_diffuse_max,
             material.random_diffuse_type,
         )
-    values[:, DIFFUSE] = diffuse / 255
+        values[:, DIFFUSE] = colors / 255
     values[:, SPECULAR] = material.specular
     values[:, ROUGHNESS] = material.roughness
     values[:, NORMAL] = FLAT_NORMAL

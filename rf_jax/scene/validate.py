@@ -11,6 +11,9 @@ from rf_jax.structs import NUM_CHANNELS, ROUGHNESS, Scene
 ROUGHNESS_LIMIT = 1 + 1e-3
 """Largest roughness that is accepted; float16 may turn a 1 into slightly more."""
 
+_OPTIONAL = {"valid_mask": "bool", "objects": "integer"}
+"""Fields of a scene that may be None, with the kind of their values."""
+
 ROTATION_TOLERANCE = 1e-3
 """Largest deviation of a camera's axes from orthonormal ones."""
 
@@ -23,6 +26,22 @@ def validate_scene(scene: Scene) -> None:
     """
     validate_shapes(scene)
     validate_values(scene)
+
+
+def with_view_axes(scene: Scene) -> Scene:
+    """Completes cameras that were given more simply, where the meaning is plain.
+
+    One camera [4, 4] becomes one view (of each scene of a batch), and one field of view serves all
+    cameras. The rest of the scene is not looked at.
+    """
+    cameras = np.asarray(scene.camera_to_world)
+    fov = np.asarray(scene.fov_degrees)
+    lead = np.shape(scene.triangles)[:-3]
+    if cameras.shape == (4, 4):
+        cameras = np.broadcast_to(cameras, (*lead, 1, 4, 4))
+    if fov.ndim == 0 and fov.dtype.kind in "if":
+        fov = np.full(cameras.shape[:-2], fov, np.float32)
+    return scene.replace(camera_to_world=cameras, fov_degrees=fov)
 
 
 def to_float32(array: np.ndarray) -> np.ndarray:
@@ -49,15 +68,16 @@ def validate_shapes(scene: Scene, names: Mapping[str, str] | None = None) -> Non
         "vertex_normals": [(*lead, "N", 3, 3)],
         "texture": [value, (*value, "T", "T")],
         "valid_mask": [(*lead, "N")],
+        "objects": [(*lead, "N")],
         "camera_to_world": [(*lead, "V", 4, 4)],
         "fov_degrees": [(*lead, "V")],
     }
     for field, allowed in patterns.items():
         array = getattr(scene, field)
-        if field == "valid_mask" and array is None:
+        if array is None and field in _OPTIONAL:
             continue
         name = (names or {}).get(field, field)
-        _check_dtype(name, array, "bool" if field == "valid_mask" else "floating-point")
+        _check_dtype(name, array, _OPTIONAL.get(field, "floating-point"))
         _check_shape(name, array, allowed, sizes)
 
 

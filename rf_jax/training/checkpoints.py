@@ -19,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 from rf_jax.checksums import verify_checksums, write_checksums
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
+from rf_jax.trained_on import TrainedOn
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.steps import TrainState
 from rf_jax.weights.checkpoint import CHECKPOINTS_NAME, CONFIG_NAME, VARIABLES_NAME
@@ -39,7 +40,7 @@ class TrainCheckpoints:
         self._workdir = workdir
         if jax.process_index() == 0:
             with atomic_path(workdir / CONFIG_NAME) as path:
-                path.write_text(json.dumps(config.model.to_dict(), indent=2) + "\n")
+                path.write_text(json.dumps(_network_values(config), indent=2) + "\n")
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(config.keep_last),
@@ -153,6 +154,12 @@ def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
         registry.add(name, ocp.args.StandardSave, handler)
         registry.add(name, ocp.args.StandardRestore, handler)
     return registry
+
+
+def _network_values(config: TrainingConfig) -> dict[str, Any]:
+    """The `config.json` of the network, with what it is trained on."""
+    data = TrainedOn(config.data.resolution, config.data.max_triangles)
+    return config.model.to_dict() | data.to_config()
 
 
 def _rest(state: Any) -> dict[str, Any]:

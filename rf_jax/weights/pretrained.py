@@ -13,6 +13,7 @@ from rf_jax.checksums import CHECKSUMS_NAME, verify_checksums, write_checksums
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.files import atomic_path
 from rf_jax.models import RenderFormerConfig
+from rf_jax.trained_on import TrainedOn
 from rf_jax.weights import convert
 from rf_jax.weights.checkpoint import CONFIG_NAME, is_checkpoint, load_checkpoint, load_config_json
 from rf_jax.weights.torch_files import (
@@ -23,6 +24,9 @@ from rf_jax.weights.torch_files import (
 )
 
 WEIGHTS_NAME = "model.safetensors"
+
+BUNDLED_WEIGHTS = Path(__file__).parents[1] / "assets" / "models" / "rooms"
+"""A small network for the scenes of `configs/data_rooms.py`; README.md beside it describes it."""
 
 
 class Pretrained(NamedTuple):
@@ -37,6 +41,11 @@ class Pretrained(NamedTuple):
     variables: dict[str, Any]
     config: RenderFormerConfig
     values: dict[str, Any]
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """The images and scenes that the network was trained on."""
+        return TrainedOn.from_config(self.values)
 
 
 def load_pretrained(source: str | Path, model_config: str | Path | None = None) -> Pretrained:
@@ -157,6 +166,7 @@ def _implied_attention(tensors) -> dict[str, Any]:
 
 def _parse(values: dict[str, Any], path: str | Path) -> RenderFormerConfig:
     with prefix_errors(str(path)):
+        TrainedOn.from_config(values)  # an error in it is one of this file
         return RenderFormerConfig.from_dict(values)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,13 +28,7 @@ def test_buckets_grow_with_the_sequence(length):
 
 def batch_of(*scenes: Scene) -> Scene:
     """Scenes of equal size as one batch, no mask."""
-    fields = {f.name: getattr(scenes[0], f.name) for f in dataclasses.fields(Scene)}
-    arrays = {
-        name: np.stack([getattr(scene, name) for scene in scenes])
-        for name, value in fields.items()
-        if value is not None
-    }
-    return Scene(**arrays, valid_mask=None)
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *scenes)
 
 
 def test_tokens_of_a_scene(config):
@@ -104,9 +99,8 @@ def test_a_batch_equals_its_scenes(config):
 
 def test_inputs_are_never_modified(config):
     scene = random_scene(6)
-    for field in dataclasses.fields(Scene):
-        if getattr(scene, field.name) is not None:
-            getattr(scene, field.name).setflags(write=False)
+    for array in jax.tree.leaves(scene):
+        array.setflags(write=False)
     before = scene.texture.copy()
     prepare_scene(scene, config)
     assert np.array_equal(scene.texture, before)

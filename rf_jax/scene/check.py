@@ -1,0 +1,105 @@
+"""Compares a scene with those that a network was trained on."""
+
+import jax
+import numpy as np
+
+from rf_jax.structs import DIFFUSE, EMISSION, SPECULAR, Scene
+from rf_jax.trained_on import LIGHT_EDGE, TrainedOn
+
+TOLERANCE = 0.02
+"""A value counts as outside if it is beyond a limit by more than this share of the limit."""
+
+_PHRASES = {
+    "triangles": "{} triangles",
+    "extent": "coordinates up to {}",
+    "camera_distance": "cameras at {} from the origin",
+    "fov": "a field of view of {} degrees",
+    "lights": "{} triangles that emit",
+    "light_distance": "lights at {} from the origin",
+    "light_scale": f"lights with edges of {{}} times {LIGHT_EDGE}",
+    "emission": "emission that sums to {}",
+    "specular": "a specular reflectance of {}",
+    "white": "specular reflectance or emission whose colours differ by {}",
+    "reflectance": "a diffuse + specular reflectance of {}",
+}
+"""How a warning names a field of `TrainedOn` and the values that are outside of its range."""
+
+
+def scene_warnings(scene: Scene, trained_on: TrainedOn) -> dict[str, str]:
+    """One line for each way in which a scene is unlike those that the weights saw.
+
+    Such a scene is rendered all the same, but the image may be far from the truth.
+
+    Args:
+      scene: a valid scene, batched or not.
+      trained_on: what the weights were trained on.
+
+    Returns:
+      the lines by the field of `TrainedOn` that they are about.
+    """
+    if np.ndim(scene.triangles) == 4:
+        scenes = [jax.tree.map(lambda x, i=i: x[i], scene) for i in range(len(scene.triangles))]
+        lines = [scene_warnings(single, trained_on) for single in scenes]
+        return {field: line for found in reversed(lines) for field, line in found.items()}
+    values = measure(scene)
+    warnings = {}
+    if not values["lights"][0]:
+        warnings["lights"] = "no light: no triangle emits"
+        del values["emission"]
+    for field, found in values.items():
+        limit = getattr(trained_on, field)
+        if limit is None or limit is False or not found.size:
+            continue
+        low, high = limit if isinstance(limit, tuple) else (0, 0 if limit is True else limit)
+        margin = TOLERANCE * max(high, 0.5)
+        outside = found[(found < low - margin) | (found > high + margin)]
+        if outside.size:
+            least = outside.min() if low else outside.max()
+            phrase = _PHRASES[field].format(_range(least, outside.max()))
+            saw = "none" if not high else _range(low, high) if low else f"at most {_number(high)}"
+            warnings[field] = f"{phrase}: the weights saw {saw}"
+    return warnings
+
+
+def measure(scene: Scene) -> dict[str, np.ndarray]:
+    """The values of an unbatched scene that the ranges of `TrainedOn` are about, by field."""
+    triangles, texture = valid_triangles(scene)
+    emission = texture[:, EMISSION]
+    light = emission.max(axis=1) > 0
+    lights = triangles[light]
+    edges = np.linalg.norm(lights - np.roll(lights, 1, axis=1), axis=-1)
+    hues = np.ptp(emission, axis=1) / np.maximum(emission.max(axis=1), 1)
+    return {
+        "triangles": np.array([len(triangles)]),
+        "extent": np.abs(triangles[~light]).max(axis=(1, 2)),
+        "camera_distance": np.linalg.norm(np.asarray(scene.camera_to_world)[:, :3, 3], axis=1),
+        "fov": np.asarray(scene.fov_degrees),
+        "lights": np.array([light.sum()]),
+        "light_distance": np.linalg.norm(lights.mean(axis=1), axis=1),
+        "light_scale": edges.max(axis=1, initial=0) / LIGHT_EDGE,
+        "emission": emission.sum(axis=0).mean(keepdims=True),
+        "specular": texture[:, SPECULAR].max(axis=1),
+        "white": np.concatenate([np.ptp(texture[:, SPECULAR], axis=1), hues]),
+        "reflectance": (texture[:, DIFFUSE] + texture[:, SPECULAR]).max(axis=1),
+    }
+
+
+def valid_triangles(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Positions [N, 3, 3] and material values [N, 13] of a scene's real triangles, float64.
+
+    Of a texture patch it takes the largest value of each channel.
+    """
+    keep = slice(None) if scene.valid_mask is None else np.asarray(scene.valid_mask)
+    texture = np.asarray(scene.texture, np.float64)[keep]
+    if texture.ndim == 4:
+        texture = texture.max(axis=(2, 3))
+    return np.asarray(scene.triangles, np.float64)[keep], texture
+
+
+def _range(low: float, high: float) -> str:
+    first, last = _number(low), _number(high)
+    return first if first == last else f"{first} to {last}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
