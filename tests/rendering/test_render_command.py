@@ -64,6 +64,17 @@ def test_the_video_has_the_frames_in_natural_order(command, tmp_path, frames):
     assert differences.argmin(axis=1).tolist() == [0, 1, 2]
 
 
+def test_a_job_warns_once_of_each_kind(command, frames, caplog):
+    assert command(*small(frames))[0] == 0
+    said = "a field of view of 60 degrees: the weights saw 35 to 42"
+    assert [m for m in caplog.messages if "field of view" in m] == [f"frame_1: {said}"]
+
+
+def test_the_default_resolution_is_that_of_the_weights(command, tmp_path, frames):
+    assert command(RENDER, frames / "frame_1.h5", "--output_dir", "out")[0] == 0
+    assert load_exr(tmp_path / "out" / "frame_1_view_0.exr").shape == (64, 64, 3)
+
+
 def test_a_damaged_frame_leaves_whole_files_and_no_video(refused, tmp_path, frames):
     damaged = frames / "frame_2.h5"
     damaged.write_bytes(damaged.read_bytes()[:1000])

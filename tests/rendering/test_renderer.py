@@ -1,0 +1,121 @@
+"""The renderer from Python: what it accepts, lists of scenes, views that overlap."""
+
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+import rf_jax
+from rf_jax.errors import InputError
+from rf_jax.rendering.renderer import Renderer, one_behind
+from rf_jax.studies.benchmark import random_scene
+from rf_jax.trained_on import TrainedOn
+
+
+@pytest.fixture(scope="module")
+def renderer(variables, config):
+    return Renderer(variables, config, trained_on=TrainedOn(16))
+
+
+def views(scene, count):
+    """The scene with distinct cameras."""
+    cameras = np.repeat(scene.camera_to_world, count, axis=0)
+    cameras[:, :3, 3] *= np.linspace(1, 1.3, count, dtype=np.float32)[:, None]
+    return scene.replace(camera_to_world=cameras, fov_degrees=np.full(count, 40, np.float32))
+
+
+def test_the_front_door():
+    image = rf_jax.Renderer.from_pretrained().render(rf_jax.load_scene("cornell_box"))
+    assert image.shape == (1, 1, 64, 64, 3)
+    assert rf_jax.show(image)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_scenes_of_different_sizes(renderer):
+    scenes = [random_scene(5), views(random_scene(80), 2)]
+    images = renderer.render(scenes)
+    assert [image.shape[:2] for image in images] == [(1, 1), (1, 2)]
+    for scene, image in zip(scenes, images, strict=True):
+        assert np.array_equal(renderer.render(scene), image)
+
+
+def test_cameras_and_resolutions_that_are_plain(renderer):
+    scene = random_scene(5)
+    expected = renderer.render(scene)
+    one = scene.replace(camera_to_world=scene.camera_to_world[0], fov_degrees=float(45))
+    assert np.array_equal(renderer.render(one, (16, 16)), expected)
+    batch = jax.tree.map(lambda x: np.stack([x, x]), scene)
+    one = batch.replace(camera_to_world=scene.camera_to_world[0], fov_degrees=45)
+    np.testing.assert_allclose(renderer.render(one), np.tile(expected, (2, 1, 1, 1, 1)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size: expected a positive integer, found 0"),
+        ({"batch_size": 1.5}, "batch_size: expected a positive integer, found 1.5"),
+        ({"resolution": (16, 32)}, "resolution: expected a positive multiple of 8.*square.*16, 32"),
+        ({"resolution": 20}, "resolution: expected a positive multiple of 8.*found 20"),
+        ({"resolution": 16.0}, "resolution: expected a positive multiple of 8"),
+        ({"scene": "scene.json"}, "scene: expected a Scene or a list of scenes, found str"),
+    ],
+)
+def test_wrong_arguments(renderer, arguments, message):
+    with pytest.raises(InputError, match=message):
+        renderer.render(**{"scene": random_scene(5)} | arguments)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 8])
+def test_batches_of_views(renderer, batch_size):
+    scene = views(random_scene(5), 5)
+    image = renderer.render(scene, batch_size=batch_size)
+    assert image.shape[1] == 5
+    np.testing.assert_allclose(image, renderer.render(scene), rtol=1e-4, atol=1e-6)
+
+
+def test_warnings_come_once_per_renderer(variables, config, caplog):
+    renderer = Renderer(variables, config, trained_on=TrainedOn(16, triangles=4))
+    with caplog.at_level(logging.WARNING):
+        renderer.render([random_scene(5), random_scene(6)])
+    assert caplog.messages == ["5 triangles: the weights saw at most 4"]
+
+
+def test_one_behind():
+    events = []
+
+    def items():
+        for i in range(3):
+            events.append(f"take {i}")
+            yield i
+
+    for item in one_behind(items()):
+        events.append(f"use {item}")
+    assert events == ["take 0", "take 1", "use 0", "take 2", "use 1", "use 2"]
+    assert list(one_behind([])) == []
+
+
+def test_an_error_does_not_lose_the_item_before_it():
+    def items():
+        yield 1
+        raise ValueError
+
+    used = []
+    with pytest.raises(ValueError):
+        for item in one_behind(items()):
+            used.append(item)
+    assert used == [1]
+
+
+def test_the_next_view_runs_while_one_is_fetched(renderer, monkeypatch):
+    """Otherwise the device would wait until the caller has written the image."""
+    events = []
+    for name in ("_start", "_check_finite"):
+        method = getattr(renderer, name)
+
+        def noted(*arguments, name=name, method=method, **static):
+            events.append(name)
+            return method(*arguments, **static)
+
+        monkeypatch.setattr(renderer, name, noted)
+    renderer.render(views(random_scene(5), 3))
+    assert [event == "_start" for event in events] == [True, True, True, False, True, False, False]
