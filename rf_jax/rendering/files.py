@@ -247,7 +247,7 @@ def _warn_once(warned: set[str], name: str, warnings: Mapping[str, str]) -> None
     """Logs the warnings of kinds that are not in `warned`, and adds these kinds."""
     for kind in [kind for kind in warnings if kind not in warned]:
         _log.warning("%s: %s", name, warnings[kind])
-    warned |= warnings.keys()
+    warned.update(warnings)
 
 
 def select_views(text: str | None, count: int) -> list[int]:

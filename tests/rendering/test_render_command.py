@@ -66,7 +66,7 @@ def test_the_video_has_the_frames_in_natural_order(command, tmp_path, frames):
 
 def test_a_job_warns_once_of_each_kind(command, frames, caplog):
     assert command(*small(frames))[0] == 0
-    said = "a field of view of 60 degrees: the weights saw 35 to 42"
+    said = "a field of view of 45 degrees: the weights saw 35 to 42"
     assert [m for m in caplog.messages if "field of view" in m] == [f"frame_1: {said}"]
 
 
