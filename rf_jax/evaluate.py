@@ -35,6 +35,12 @@ METRICS = ("psnr", "ssim", "lpips", "hdr_flip")
 SHEET_ROWS = 8
 """Largest number of scenes on a sheet of comparisons."""
 
+LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])
+"""Share of linear R, G and B in the luminance."""
+
+BLACK = 1e-6
+"""Views of a lower luminance have no exposures for HDR-FLIP, which divides by the luminance."""
+
 WORST = 10
 """Number of scenes of lowest PSNR that the table's last line is the mean of."""
 
@@ -64,7 +70,10 @@ def parse_args() -> argparse.Namespace:
     add("--lpips_weights", help="folder with the weights of LPIPS (default: the hub's)")
     add("--precision", choices=PRECISIONS, default="fp32")
     add("--output_dir", type=Path, default=Path("output/evaluation"))
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.max_scenes is not None and args.max_scenes < 1:
+        parser.error(f"--max_scenes: expected at least 1, found {args.max_scenes}")
+    return args
 
 
 def main() -> None:
@@ -72,27 +81,27 @@ def main() -> None:
     files = [path for path, _ in find_files(args.data, args.split)][: args.max_scenes]
     if not files:
         raise InputError(f"{args.data}: no files of split {args.split!r}; see its index.jsonl")
-    perceptual = _load_lpips(args.lpips_weights)
+    perceptual, notes = _load_lpips(args.lpips_weights)
     renderer = Renderer.from_pretrained(args.checkpoint, args.precision)
     found = evaluate(renderer, files, perceptual)
-    print(format_table(found.rows))
     result = {"checkpoint": args.checkpoint, "scenes": found.rows, **summaries(found.rows)}
+    # Files come first: what is printed may go to a program that has ended.
     with atomic_path(args.output_dir / "evaluation.json") as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
     save_png(args.output_dir / "sheet.png", found.sheet)
     save_png(args.output_dir / "worst.png", found.worst)
-    print(f"-> {args.output_dir}/evaluation.json, sheet.png, worst.png")
+    written = f"-> {args.output_dir}/evaluation.json, sheet.png, worst.png"
+    print(*notes, format_table(found.rows), written, sep="\n")
 
 
-def _load_lpips(folder: str | None) -> Perceptual | None:
-    """LPIPS; None, after printing why, if the hub's weights can be neither found nor downloaded."""
+def _load_lpips(folder: str | None) -> tuple[Perceptual | None, list[str]]:
+    """LPIPS; None and a note why, if the hub's weights can be neither found nor downloaded."""
     try:
-        return Perceptual(folder)
+        return Perceptual(folder), []
     except InputError as error:
         if folder is not None:
             raise
-        print(f"LPIPS unavailable: {error}")
-        return None
+        return None, [f"LPIPS unavailable: {error}"]
 
 
 def evaluate(renderer: Renderer, files: list[Path], perceptual: Perceptual | None) -> Evaluation:
@@ -148,8 +157,17 @@ def compare(
 
 
 def _flip(image: np.ndarray, target: np.ndarray) -> float:
+    """HDR-FLIP of a view [H, H, 3].
+
+    Its exposures follow from the luminance of the ground truth. Where there is none, the library
+    would end the process, so a black view is compared as it is, at an exposure of 0.
+    """
     image, target = np.ascontiguousarray(image), np.ascontiguousarray(target)
-    error, _, _ = flip_evaluator.evaluate(target, image, "HDR", applyMagma=False)
+    black = (target @ LUMINANCE).max() < BLACK
+    exposures = {"startExposure": 0.0, "stopExposure": 0.0} if black else {}
+    error, _, _ = flip_evaluator.evaluate(
+        target, image, "HDR", applyMagma=False, parameters=exposures
+    )
     return float(error.mean())
 
 

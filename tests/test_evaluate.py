@@ -1,6 +1,8 @@
 """Evaluation: metrics of known images, and the command as a whole."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -20,6 +22,10 @@ def data(tmp_path):
     for i in range(2):
         save_h5(random_scene(6), tmp_path / "data" / f"scene_{i}.h5", images=images[i])
     return tmp_path / "data"
+
+
+def offline(*_):
+    raise OSError("offline")
 
 
 @pytest.fixture
@@ -61,6 +67,43 @@ def test_command_prints_a_table_and_writes_files(command, weights, data, lpips_w
     np.testing.assert_array_equal(worst, rows[by_psnr].reshape(sheet.shape))
 
 
+@pytest.mark.parametrize("light", [0, 1e-7, 2e-6])
+def test_black_views_are_compared(light):
+    """In a process of its own, because the library may end it."""
+    program = f"""
+import numpy as np
+from rf_jax.evaluate import compare
+target = np.full((1, 16, 16, 3), {light}, np.float32)
+print(compare(target, target, None)["hdr_flip"], compare(target + 1, target, None)["hdr_flip"])
+"""
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True)
+    same, brighter = map(float, result.stdout.split())
+    assert same == 0 and brighter > 0.1
+
+
+def test_results_are_written_before_anything_is_printed(
+    command, weights, data, monkeypatch, tmp_path
+):
+    def fail(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("rf_jax.images.lpips.hf_hub_download", offline)
+    monkeypatch.setattr("builtins.print", fail)
+    arguments = ("--checkpoint", weights, "--data", data, "--output_dir", tmp_path / "out")
+    command("rf_jax.evaluate", *arguments)
+    monkeypatch.undo()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "evaluation.json", "sheet.png", "worst.png",
+    ]  # fmt: skip
+
+
+def test_less_than_one_scene_is_refused(command, weights, data):
+    arguments = ("--checkpoint", weights, "--data", data, "--max_scenes", "-1")
+    status, _, err = command("rf_jax.evaluate", *arguments)
+    assert status == 2 and "--max_scenes: expected at least 1, found -1" in err
+
+
 def test_summaries():
     rows = [{"psnr": float(i), "ssim": 0.5, "hdr_flip": i * i} for i in range(21)]
     summary = evaluate.summaries(rows)
@@ -70,9 +113,6 @@ def test_summaries():
 
 
 def test_lpips_is_reported_as_unavailable(command, weights, data, monkeypatch):
-    def offline(*_):
-        raise OSError("offline")
-
     monkeypatch.setattr("rf_jax.images.lpips.hf_hub_download", offline)
     arguments = ("--checkpoint", weights, "--data", data, "--max_scenes", 1)
     status, out, _ = command("rf_jax.evaluate", *arguments)
