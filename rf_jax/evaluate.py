@@ -26,6 +26,7 @@ from rf_jax.images.lpips import Perceptual
 from rf_jax.images.metrics import psnr, ssim
 from rf_jax.images.radiance import display, log_radiance
 from rf_jax.images.tone_map import tone_map
+from rf_jax.rendering.files import check_output_folder
 from rf_jax.rendering.renderer import PRECISIONS, Renderer
 from rf_jax.scene.dataset import find_files
 from rf_jax.scene.h5 import load_h5, load_images
@@ -81,6 +82,7 @@ def main() -> None:
     files = [path for path, _ in find_files(args.data, args.split)][: args.max_scenes]
     if not files:
         raise InputError(f"{args.data}: no files of split {args.split!r}; see its index.jsonl")
+    check_output_folder(args.output_dir)
     perceptual, notes = _load_lpips(args.lpips_weights)
     renderer = Renderer.from_pretrained(args.checkpoint, args.precision)
     found = evaluate(renderer, files, perceptual)

@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions
 from rf_jax.datagen.shapes import find_mesh_files
 from rf_jax.datagen.workers import outcomes
 from rf_jax.errors import InputError
-from rf_jax.files import atomic_path, read_json
+from rf_jax.files import atomic_path, locked, read_json, remove_abandoned, report_unwritable
 from rf_jax.processes import cpu_count
 from rf_jax.scene import load_attributes
 from rf_jax.scene.dataset import INDEX_NAME, write_index
@@ -39,12 +37,13 @@ def make_dataset(config: DataConfig, options: RunOptions) -> list[dict[str, Any]
     """
     folder = options.output_dir
     find_mesh_files(config.sampler.mesh_files)
-    with _locked(folder):
+    with locked(folder), report_unwritable(folder):
         _check_same_config(config, folder)
         renderer = check_renderer(config.render, options.cycles_python)
         default_workers = 2 if renderer == "cuda_ad_rgb" else cpu_count()
         options = dataclasses.replace(options, num_workers=options.num_workers or default_workers)
-        _remove_temporaries(folder)
+        for place in (folder, *folder.glob("json/scene_*")):
+            remove_abandoned(place)
         entries = finished_entries(folder)
         missing = [index for index in range(config.num_scenes) if index not in entries]
         # Written before the run as well, because one that was killed may have left half a line
@@ -121,21 +120,6 @@ def _make_missing(
     return failed
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Reserves the folder for this process; makes it if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"{folder}: another run is writing here") from error
-            yield
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
-
-
 def _check_same_config(config: DataConfig, folder: Path) -> None:
     """Writes `config.json`, or checks that only the number of scenes differs from it.
 
@@ -166,10 +150,3 @@ def _differences(old: Any, new: Any, where: str = "") -> set[str]:
     return set().union(
         *(_differences(old.get(n), new.get(n), f"{where}.{n}" if where else n) for n in names)
     )
-
-
-def _remove_temporaries(folder: Path) -> None:
-    """Removes the half-written files of a run that was killed."""
-    for pattern in (".scene_*", ".index.*", ".config.*", "json/scene_*/.*"):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)

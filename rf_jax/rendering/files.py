@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rf_jax.errors import InputError, prefix_errors
+from rf_jax.files import remove_abandoned
 from rf_jax.images.comparison import comparison_image
 from rf_jax.images.files import VideoWriter, save_exr, save_png
 from rf_jax.images.metrics import psnr
@@ -148,6 +149,7 @@ def render_jobs(renderer: Renderer, jobs: list[Job], options: RenderOptions) -> 
     if options.resolution is not None:
         renderer.check_resolution(options.resolution)
     check_output_folder(options.output_dir)
+    _check_truths_stay(jobs, options.output_dir)
     if options.save_h5:
         _check_sources_stay(jobs, options.output_dir)
     summary = RenderSummary()
@@ -165,13 +167,30 @@ def render_jobs(renderer: Renderer, jobs: list[Job], options: RenderOptions) -> 
 
 
 def check_output_folder(folder: Path) -> None:
-    """Makes the folder; InputError, before any work is done, if it cannot be written."""
+    """Makes the folder; InputError, before any work is done, if it cannot be written.
+
+    What killed processes left half-written there is removed.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: cannot be written; choose another --output_dir")
+    remove_abandoned(folder)
+
+
+def _check_truths_stay(jobs: list[Job], folder: Path) -> None:
+    """Refuses images of a scene `x_truth`, which would count as the ground truth of a scene `x`."""
+    names = {name for job in jobs for name in job.frame_names}
+    for name in names:
+        other = name.removesuffix("_truth")
+        beside = any((folder / f"{other}{suffix}").exists() for suffix in (".json", ".h5"))
+        if other != name and (other in names or beside):
+            raise InputError(
+                f"{name}: its images would be taken for the ground truth of {other}; rename it, or "
+                "render it alone into another --output_dir"
+            )
 
 
 def _check_sources_stay(jobs: list[Job], folder: Path) -> None:

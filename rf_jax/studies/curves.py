@@ -31,10 +31,25 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    runs = {workdir.name: read_curves(workdir) for workdir in args.workdirs}
+    names = distinct_names(args.workdirs)
+    runs = {name: read_curves(path) for name, path in zip(names, args.workdirs, strict=True)}
     print(format_table(runs))
     plot(runs, args.output)
     print(f"-> {args.output}")
+
+
+def distinct_names(workdirs: list[Path]) -> list[str]:
+    """The shortest ends of the paths, of as many parts each, that tell them apart.
+
+    Raises:
+      InputError: the same folder is given twice.
+    """
+    parts = [workdir.resolve().parts for workdir in workdirs]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(path[-count:]) for path in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise InputError("the same workdir is given twice; give each once")
 
 
 def read_curves(workdir: Path) -> dict[str, Curve]:
@@ -80,13 +95,14 @@ def _seconds(events, steps: np.ndarray) -> np.ndarray:
 def format_table(runs: dict[str, dict[str, Curve]]) -> str:
     """One row per run, at the last step that all runs have validated."""
     step = min(curves["psnr"][-1, 0] for curves in runs.values())
-    lines = [f"{'run':<28}{'step':>8}{'seconds':>9}{'PSNR':>8}{'SSIM':>9}{'LPIPS':>9}"]
+    width = max(28, *(len(name) + 1 for name in runs))
+    lines = [f"{'run':<{width}}{'step':>8}{'seconds':>9}{'PSNR':>8}{'SSIM':>9}{'LPIPS':>9}"]
     for name, curves in runs.items():
         rows = {metric: curve[curve[:, 0] <= step][-1] for metric, curve in curves.items()}
         last, seconds, psnr = rows["psnr"]
         lpips = f"{rows['lpips'][2]:.4f}" if "lpips" in rows else "n/a"
         lines.append(
-            f"{name[:27]:<28}{int(last):>8}{seconds:>9.0f}{psnr:>8.2f}"
+            f"{name:<{width}}{int(last):>8}{seconds:>9.0f}{psnr:>8.2f}"
             f"{rows['ssim'][2]:>9.4f}{lpips:>9}"
         )
     return "\n".join(lines)

@@ -6,7 +6,6 @@ A training directory has such a `config.json` too, and one such folder of variab
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from rf_jax.checksums import verify_checksums, write_checksums
 from rf_jax.errors import InputError, prefix_errors
-from rf_jax.files import read_json
+from rf_jax.files import read_json, remove_abandoned, temporary_folder
 
 CONFIG_NAME = "config.json"
 VARIABLES_NAME = "variables"
@@ -72,17 +71,15 @@ def save_checkpoint(folder: Path, variables: Mapping[str, Any], config: dict[str
                 f"{folder}: exists and is not a checkpoint of this kind; choose another folder"
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{folder.name}."
-        with tempfile.TemporaryDirectory(
-            prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True
-        ) as temporary:
-            whole = Path(temporary) / "checkpoint"
+        remove_abandoned(folder.parent)
+        with temporary_folder(folder) as temporary:
+            whole = temporary / "checkpoint"
             whole.mkdir()
             (whole / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save((whole / VARIABLES_NAME).resolve(), dict(variables))
             write_checksums(whole / VARIABLES_NAME)
-            _replace_folder(folder, whole, Path(temporary) / "replaced")
+            _replace_folder(folder, whole, temporary / "replaced")
     except InputError:
         raise
     except (OSError, ValueError) as error:  # the errors of TensorStore are ValueErrors

@@ -11,7 +11,7 @@ from flax import traverse_util
 from rf_jax.attention import ATTENTIONS, parse_attention
 from rf_jax.checksums import CHECKSUMS_NAME, verify_checksums, write_checksums
 from rf_jax.errors import InputError, prefix_errors
-from rf_jax.files import atomic_path
+from rf_jax.files import atomic_path, remove_abandoned
 from rf_jax.models import RenderFormerConfig
 from rf_jax.trained_on import TrainedOn
 from rf_jax.weights import convert
@@ -108,6 +108,7 @@ def save_hugging_face_folder(
             f"{folder}: holds the {CONFIG_NAME} of another network; choose another folder"
         )
     tensors = convert.to_torch(variables, _parse(values, CONFIG_NAME))
+    remove_abandoned(folder)
     with atomic_path(folder / CONFIG_NAME) as path:
         path.write_text(json.dumps(values, indent=2) + "\n")
         (folder / CHECKSUMS_NAME).unlink(missing_ok=True)

@@ -18,12 +18,13 @@ import pytest
 from known_scenes import CONFIGS
 
 from rf_jax.config_files import load_config_file
-from rf_jax.datagen import dataset, workers
+from rf_jax.datagen import workers
 from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.dataset import make_dataset
 from rf_jax.datagen.report import dry_run, inspect_dataset
 from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions, make_scene, split_name
 from rf_jax.errors import InputError
+from rf_jax.files import locked
 from rf_jax.images.files import load_png
 from rf_jax.scene import h5, load_h5, load_images, load_scene
 
@@ -188,7 +189,14 @@ def test_a_run(finished):
 
 def test_finished_files_are_never_redone_and_runs_can_grow(tiny_config, finished):
     before = written(finished)
-    (finished / ".scene_00000003.0a1b.h5").write_text("half")
+    program = """
+import os, sys
+from rf_jax.files import atomic_path
+with atomic_path(sys.argv[1]):
+    os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", program, str(finished / "scene_00000003.h5")])
+    assert len(list(finished.glob(".scene_*"))) == 1
     (finished / "index.jsonl").write_text('{"half a li')
     entries = make_dataset(dataclasses.replace(tiny_config, num_scenes=4), RunOptions(finished, 1))
     after = written(finished)
@@ -233,7 +241,7 @@ def test_inspect_needs_a_dataset(tmp_path):
 
 
 def test_two_runs_cannot_share_a_folder(tiny_config, tmp_path):
-    with dataset._locked(tmp_path), pytest.raises(InputError, match="another run is writing"):
+    with locked(tmp_path), pytest.raises(InputError, match="another run is writing"):
         make_dataset(tiny_config, RunOptions(tmp_path, 1))
 
 

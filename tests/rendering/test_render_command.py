@@ -116,6 +116,15 @@ def test_no_scene_overwrites_anothers_images(refused, tmp_path, frames):
     assert not (tmp_path / "out").exists()
 
 
+def test_no_scene_overwrites_anothers_ground_truth(refused, command, tmp_path, frames):
+    for name in ("a", "a_truth"):
+        (tmp_path / f"{name}.h5").write_bytes((frames / "frame_1.h5").read_bytes())
+    expected = "a_truth: its images would be taken for the ground truth of a; rename it"
+    assert expected in refused(*small("a.h5", "--scene", "a_truth.h5"))
+    assert expected in refused(RENDER, "a_truth.h5", "--output_dir", tmp_path)
+    assert command(*small("a_truth.h5"))[0] == 0
+
+
 def test_names_of_jobs(frames):
     job, bundled = find_jobs([str(frames), "blue_room"])
     assert job.name == "frames.v1" and job.frame_names == ["frame_1", "frame_2", "frame_10"]

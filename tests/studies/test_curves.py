@@ -41,3 +41,11 @@ def test_runs_are_compared_at_the_last_step_of_all(tmp_path, monkeypatch, capsys
 def test_a_folder_without_figures(tmp_path):
     with pytest.raises(InputError, match="no validation figures; expected a workdir"):
         curves.read_curves(tmp_path)
+
+
+def test_runs_of_the_same_last_name_are_told_apart(tmp_path):
+    a, b, c = tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "other"
+    assert curves.distinct_names([a, c]) == ["run", "other"]
+    assert curves.distinct_names([a, b, c]) == ["a/run", "b/run", "b/other"]
+    with pytest.raises(InputError, match="given twice"):
+        curves.distinct_names([a, tmp_path / "b" / ".." / "a" / "run"])
