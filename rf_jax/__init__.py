@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from rf_jax.images.show import show
     from rf_jax.rendering.renderer import Renderer
     from rf_jax.scene import load_scene
+    from rf_jax.scene.builder import SceneBuilder
     from rf_jax.structs import Scene
 
 __version__ = "0.1.0"
 
-__all__ = ["InputError", "Renderer", "Scene", "load_scene", "show"]
+__all__ = ["InputError", "Renderer", "Scene", "SceneBuilder", "load_scene", "show"]
 
 _MODULES = {
     "InputError": "rf_jax.errors",
     "Renderer": "rf_jax.rendering.renderer",
     "Scene": "rf_jax.structs",
+    "SceneBuilder": "rf_jax.scene.builder",
     "load_scene": "rf_jax.scene",
     "show": "rf_jax.images.show",
 }

@@ -20,7 +20,8 @@ from rf_jax.scene.description import (
     Transform,
     save_scene_description,
 )
-from rf_jax.scene.mesh import save_obj
+from rf_jax.scene.mesh import equilateral_triangle, save_obj
+from rf_jax.trained_on import LIGHT_EDGE
 
 ASSETS = Path(__file__).parent.parent / "assets" / "scenes"
 
@@ -41,7 +42,7 @@ MESHES = {
     "plane.obj": primitives.plane_grid(2),
     "box.obj": _slab(1.0, 1.0),
     "slab.obj": _slab(0.95, 0.35),
-    "light.obj": primitives.equilateral_triangle(primitives.LIGHT_EDGE),
+    "light.obj": equilateral_triangle(LIGHT_EDGE),
 }
 
 Vector = tuple[float, float, float]

@@ -5,9 +5,6 @@ import trimesh
 
 Mesh = tuple[np.ndarray, np.ndarray]
 
-LIGHT_EDGE = 0.0707
-"""Edge of a light, an equilateral triangle, before it is scaled."""
-
 
 def plane_grid(cells: int) -> Mesh:
     """The square [-0.5, 0.5]^2 at z = 0, facing +z, of 2 * cells^2 triangles."""
@@ -160,14 +157,6 @@ def displaced_sphere(waves: np.ndarray, phases: np.ndarray, amplitude: float, si
     vertices, faces = icosphere(size)
     bumps = np.sin(2 * vertices @ waves.T + phases).mean(axis=1, keepdims=True)
     return vertices * (1 + amplitude * bumps), faces
-
-
-def equilateral_triangle(edge: float) -> Mesh:
-    """One triangle around the origin at z = 0, facing -z, with edges of this length."""
-    angle = np.deg2rad([90, -30, -150])
-    radius = edge / np.sqrt(3)
-    vertices = radius * np.stack([np.cos(angle), np.sin(angle), np.zeros(3)], axis=1)
-    return vertices, np.array([[0, 1, 2]])
 
 
 def _stacked_rings(rings: np.ndarray, heights: np.ndarray, ends: tuple[float, float]) -> Mesh:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from rf_jax.datagen import primitives
 from rf_jax.datagen.config import DataConfig, SamplerConfig
 from rf_jax.datagen.primitives import Mesh
 from rf_jax.datagen.sampler import SampledScene, sample_scene, scene_rng
@@ -15,8 +14,9 @@ from rf_jax.datagen.shapes import background_mesh, make_mesh
 from rf_jax.errors import InputError
 from rf_jax.scene import build_scene
 from rf_jax.scene.description import save_scene_description
-from rf_jax.scene.mesh import normalize_to_unit_sphere, save_obj
+from rf_jax.scene.mesh import equilateral_triangle, normalize_to_unit_sphere, save_obj
 from rf_jax.structs import Scene
+from rf_jax.trained_on import LIGHT_EDGE
 
 MIN_DISTANCE = 0.01
 """Least distance between a camera and the nearest surface."""
@@ -126,7 +126,7 @@ def _on_the_floor(sampled: SampledScene, meshes: dict[str, Mesh]) -> SampledScen
 @functools.cache
 def _fixed_mesh(path: str, cells: int) -> Mesh:
     if path == "light.obj":
-        return primitives.equilateral_triangle(primitives.LIGHT_EDGE)
+        return equilateral_triangle(LIGHT_EDGE)
     return background_mesh(path.removesuffix(".obj"), cells)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
+from numpy.typing import ArrayLike
 
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
@@ -31,7 +32,7 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
     except Exception as error:  # trimesh's parsers raise whatever they stumble on
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot read the mesh ({reason})") from error
-    return _checked(mesh, path)
+    return checked_mesh(mesh, path)
 
 
 def save_obj(path: str | Path, vertices: np.ndarray, faces: np.ndarray) -> None:
@@ -48,7 +49,42 @@ def save_obj(path: str | Path, vertices: np.ndarray, faces: np.ndarray) -> None:
         temporary.write_text("\n".join(lines) + "\n")
 
 
-def _checked(mesh: trimesh.Trimesh, path: Path) -> trimesh.Trimesh:
+def as_mesh(source: trimesh.Trimesh | ArrayLike | tuple[ArrayLike, ArrayLike]) -> trimesh.Trimesh:
+    """A mesh that is given in Python.
+
+    Args:
+      source: a trimesh, a pair of vertices [K, 3] and faces [F, 3], or triangles [F, 3, 3], which
+        share no vertices.
+
+    Raises:
+      InputError: something else, or a mesh that `load_mesh` would refuse.
+    """
+    if isinstance(source, trimesh.Trimesh):
+        return checked_mesh(_mesh(source.vertices, source.faces), "mesh")
+    vertices, faces = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
+    try:
+        vertices = np.asarray(vertices, np.float64)
+        if faces is None and vertices.shape[1:] == (3, 3):
+            vertices = vertices.reshape(-1, 3)
+            faces = np.arange(len(vertices)).reshape(-1, 3)
+        faces = np.asarray(faces)
+    except (TypeError, ValueError):
+        vertices = faces = np.zeros(0)
+    if vertices.shape[1:] != (3,) or faces.shape[1:] != (3,) or faces.dtype.kind not in "iu":
+        raise InputError(
+            "mesh: expected a path, a trimesh.Trimesh, vertices [K, 3] with faces [F, 3], or "
+            f"triangles [F, 3, 3], found {type(source).__name__}"
+        )
+    return checked_mesh(_mesh(vertices, faces), "mesh")
+
+
+def checked_mesh(mesh: trimesh.Trimesh, path: str | Path) -> trimesh.Trimesh:
+    """The mesh itself.
+
+    Raises:
+      InputError: it has no faces, a vertex that is not finite, or a face whose vertex does not
+        exist; the message begins with `path`.
+    """
     if not len(mesh.faces):
         raise InputError(f"{path}: expected a triangle mesh, found no faces")
     if mesh.vertices.shape[1] != 3:
@@ -63,6 +99,18 @@ def _checked(mesh: trimesh.Trimesh, path: Path) -> trimesh.Trimesh:
             f"found {low if low < 0 else high}"
         )
     return mesh
+
+
+def equilateral_triangle(edge: float) -> tuple[np.ndarray, np.ndarray]:
+    """One triangle around the origin at z = 0, facing -z, with edges of this length.
+
+    Returns:
+      vertices [3, 3] and the face [1, 3].
+    """
+    angle = np.deg2rad([90, -30, -150])
+    radius = edge / np.sqrt(3)
+    vertices = radius * np.stack([np.cos(angle), np.sin(angle), np.zeros(3)], axis=1)
+    return vertices, np.array([[0, 1, 2]])
 
 
 def normalize_to_unit_sphere(mesh: trimesh.Trimesh) -> trimesh.Trimesh:

@@ -1,8 +1,9 @@
-"""Builds the triangles that the network sees from a scene description."""
+"""Builds the triangles that the network sees from meshes with transforms and materials."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import trimesh
@@ -10,7 +11,7 @@ import trimesh
 from rf_jax import geometry
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.scene import mesh as meshes
-from rf_jax.scene.description import Material, SceneDescription, SceneObject
+from rf_jax.scene.description import Camera, Material, SceneDescription, Transform
 from rf_jax.scene.validate import to_float32, validate_scene
 from rf_jax.structs import (
     DIFFUSE,
@@ -27,6 +28,14 @@ from rf_jax.structs import (
 _log = logging.getLogger(__name__)
 
 LoadMesh = Callable[[Path], trimesh.Trimesh]
+
+
+class Triangles(NamedTuple):
+    """Positions [F, 3, 3], normals [F, 3, 3] and material values [F, 13] of one object, float64."""
+
+    triangles: np.ndarray
+    normals: np.ndarray
+    texture: np.ndarray
 
 
 def build_scene(
@@ -46,22 +55,74 @@ def build_scene(
     Raises:
       InputError: a mesh or a camera is unusable; names its path in the JSON file.
     """
-    parts = []
+    parts = {}
     for name, scene_object in description.objects.items():
         with prefix_errors(f"objects.{name}"):
-            parts.append(_object_triangles(scene_object, Path(folder), load_mesh))
+            path = Path(folder) / scene_object.mesh_path
+            faces = scene_object.remesh_target_face_num if scene_object.remesh else None
+            parts[name] = place_mesh(
+                load_mesh(path), scene_object.transform, scene_object.material, faces, path
+            )
+    return assemble(parts, description.cameras)
+
+
+def place_mesh(
+    mesh: trimesh.Trimesh,
+    transform: Transform,
+    material: Material,
+    remesh_faces: int | None,
+    source: str | Path,
+) -> Triangles:
+    """The triangles of one object of a scene, which does not change its mesh.
+
+    Args:
+      mesh: the mesh as it is in its file.
+      transform: where the mesh stands.
+      material: what it is made of.
+      remesh_faces: about how many faces it is remeshed to before it is placed; None for not at all.
+      source: name of the mesh's file, for messages.
+
+    Raises:
+      InputError: the mesh cannot be normalised or remeshed, or all its triangles are degenerate.
+    """
+    with prefix_errors(str(source)):
+        if transform.normalize:
+            mesh = meshes.normalize_to_unit_sphere(mesh)
+        if remesh_faces is not None:
+            mesh = meshes.remesh(mesh, remesh_faces)
+        mesh = meshes.apply_transform(
+            mesh, transform.rotation, transform.scale, transform.translation
+        )
+        mesh = meshes.smooth_shade(mesh) if material.smooth_shading else meshes.flat_shade(mesh)
+        triangles, texture = mesh.triangles.view(np.ndarray), _texture_values(mesh, material)
+        return Triangles(
+            *drop_undefined_normals(triangles, meshes.corner_normals(mesh), texture, source)
+        )
+
+
+def assemble(parts: Mapping[str, Triangles], cameras: Sequence[Camera]) -> Scene:
+    """The scene of objects, at least one, and cameras.
+
+    Args:
+      parts: the triangles of the objects by their names.
+      cameras: at least one.
+
+    Raises:
+      InputError: a camera is unusable, or values are beyond float32.
+    """
     triangles, normals, texture = (
-        to_float32(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)
+        to_float32(np.concatenate(arrays)) for arrays in zip(*parts.values(), strict=True)
     )
+    counts = [len(part.triangles) for part in parts.values()]
     scene = Scene(
         triangles=triangles,
         vertex_normals=normals,
         texture=texture,
         valid_mask=None,
-        camera_to_world=_cameras_to_world(description),
-        fov_degrees=np.array([camera.fov for camera in description.cameras], np.float32),
-        objects=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part[0]) for part in parts]),
-        object_names=tuple(description.objects),
+        camera_to_world=_cameras_to_world(cameras),
+        fov_degrees=np.array([camera.fov for camera in cameras], np.float32),
+        objects=np.repeat(np.arange(len(parts), dtype=np.int32), counts),
+        object_names=tuple(parts),
     )
     validate_scene(scene)
     return scene
@@ -89,30 +150,6 @@ def drop_undefined_normals(
     return triangles[keep], normals[keep], texture[keep]
 
 
-def _object_triangles(
-    scene_object: SceneObject, folder: Path, load_mesh: LoadMesh
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions [F, 3, 3], normals [F, 3, 3] and texture values [F, 13] of one object."""
-    path = folder / scene_object.mesh_path
-    mesh = load_mesh(path)
-    with prefix_errors(str(path)):
-        mesh = _shaded(mesh, scene_object)
-        triangles = mesh.triangles.view(np.ndarray)
-        texture = _texture_values(mesh, scene_object.material)
-        return drop_undefined_normals(triangles, meshes.corner_normals(mesh), texture, path)
-
-
-def _shaded(mesh: trimesh.Trimesh, scene_object: SceneObject) -> trimesh.Trimesh:
-    transform = scene_object.transform
-    if transform.normalize:
-        mesh = meshes.normalize_to_unit_sphere(mesh)
-    if scene_object.remesh:
-        mesh = meshes.remesh(mesh, scene_object.remesh_target_face_num)
-    mesh = meshes.apply_transform(mesh, transform.rotation, transform.scale, transform.translation)
-    smooth = scene_object.material.smooth_shading
-    return meshes.smooth_shade(mesh) if smooth else meshes.flat_shade(mesh)
-
-
 def _texture_values(mesh: trimesh.Trimesh, material: Material) -> np.ndarray:
     """Material channels [F, 13] of the faces; diffuse has 8 bits, as in the published files."""
     values = np.empty((len(mesh.faces), NUM_CHANNELS))
@@ -133,10 +170,10 @@ def _texture_values(mesh: trimesh.Trimesh, material: Material) -> np.ndarray:
     return values
 
 
-def _cameras_to_world(description: SceneDescription) -> np.ndarray:
+def _cameras_to_world(cameras: Sequence[Camera]) -> np.ndarray:
     """Camera matrices [V, 4, 4], float32."""
     matrices = []
-    for i, camera in enumerate(description.cameras):
+    for i, camera in enumerate(cameras):
         with prefix_errors(f"cameras[{i}]"):
             matrices.append(geometry.look_at(camera.position, camera.look_at, camera.up))
     return np.stack(matrices).astype(np.float32)

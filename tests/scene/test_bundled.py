@@ -20,6 +20,7 @@ from rf_jax.scene import (
     load_scene_description,
 )
 from rf_jax.scene.ground_truth import load_ground_truth
+from rf_jax.scene.mesh import equilateral_triangle
 from rf_jax.structs import DIFFUSE, EMISSION, SPECULAR
 
 NAMES = ["blue_room", "cornell_box", "turning_block"]
@@ -193,6 +194,6 @@ def test_plane_and_triangle():
     assert len(plane.faces) == 128
     np.testing.assert_allclose(plane.area, 1)
     np.testing.assert_allclose(plane.face_normals, np.tile([0, 0, 1], (128, 1)))
-    light = trimesh.Trimesh(*primitives.equilateral_triangle(0.0707))
+    light = trimesh.Trimesh(*equilateral_triangle(0.0707))
     np.testing.assert_allclose(light.area, 0.002165, rtol=1e-3)
     np.testing.assert_allclose(light.face_normals, [[0, 0, -1]])
