@@ -21,11 +21,16 @@ def prefix_errors(where: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def needs_extra(extra: str) -> Iterator[None]:
-    """Turns a failing import inside into an InputError that names the extra to install."""
+def needs_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Turns a failing import inside into an InputError.
+
+    Args:
+      extra: the optional dependencies that the package belongs to, as in setup.cfg.
+      purpose: what is not possible without it.
+    """
     try:
         yield
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise InputError(
-            f"this needs the package {error.name}: pip install 'rf_jax[{extra}]'"
+            f"{purpose} needs more packages: pip install 'rf_jax[{extra}]' ({error})"
         ) from error

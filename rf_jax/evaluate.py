@@ -67,10 +67,10 @@ def parse_args() -> argparse.Namespace:
     add("--checkpoint", required=True, help="a training directory, checkpoint or hub id")
     add("--data", type=Path, required=True, help="a folder of .h5 files with images")
     add("--split", help='only this split of the folder\'s index, such as "test" (default: all)')
-    add("--max_scenes", type=int, help="evaluate only the first ones, up to this number")
+    add("--max_scenes", type=int, help="evaluate only this number of scenes (default: all)")
     add("--lpips_weights", help="folder with the weights of LPIPS (default: the hub's)")
-    add("--precision", choices=PRECISIONS, default="fp32")
-    add("--output_dir", type=Path, default=Path("output/evaluation"))
+    add("--precision", choices=PRECISIONS, default="fp32", help="type of matrix products")
+    add("--output_dir", type=Path, default=Path("output/evaluation"), help="folder for the files")
     args = parser.parse_args()
     if args.max_scenes is not None and args.max_scenes < 1:
         parser.error(f"--max_scenes: expected at least 1, found {args.max_scenes}")

@@ -30,7 +30,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("destination", type=Path, help="folder to write to")
     parser.add_argument(
-        "--model_config", type=Path, help="config.json for a .pt file, which contains none"
+        "--model_config",
+        type=Path,
+        help="config.json for a .pt file, which contains none (default: the folder's)",
     )
     parser.add_argument(
         "--to_torch",

@@ -34,9 +34,12 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         help="data_tiny, data_256 and so on, or a Python file; --config.KEY=VALUE changes a value, "
         "such as --config.num_scenes=9",
     )
-    add("--output_dir", type=Path, help="folder for the files")
+    add("--output_dir", type=Path, help="folder for the files (no default; --dry_run needs none)")
     add("--num_workers", type=int, help="processes (default: one per core; 2 on a GPU)")
-    add("--cycles_python", help="Python that has bpy; --config.render.renderer=cycles needs it")
+    add(
+        "--cycles_python",
+        help="Python with bpy, for --config.render.renderer=cycles (default: none)",
+    )
     add("--write_json", action="store_true", help="also write each scene as JSON and OBJ files")
     add(
         "--full_texture",
@@ -96,11 +99,9 @@ def _path_trace(arguments: list[str]) -> None:
     )
     add = parser.add_argument
     add("scene", help="a .json or .h5 scene, a folder of them, or the name of a bundled scene")
-    add("--resolution", type=int, default=64, help="image side in pixels (default: 64)")
-    add("--spp", type=int, default=1024, help="samples per pixel (default: 1024)")
-    add(
-        "--max_depth", type=int, default=6, help="longest path; 2 is direct light only (default: 6)"
-    )
+    add("--resolution", type=int, default=64, help="image side in pixels")
+    add("--spp", type=int, default=1024, help="samples per pixel")
+    add("--max_depth", type=int, default=6, help="longest path; 2 is direct light only")
     add("--output_dir", type=Path, help="folder for the images (default: beside each scene file)")
     args = parser.parse_args(arguments)
     for name in ("resolution", "spp", "max_depth"):

@@ -5,6 +5,7 @@ it in the same way at any time.
 """
 
 import importlib
+import signal
 from collections.abc import Callable
 
 from rf_jax.command_line import run_command_line
@@ -13,10 +14,14 @@ from rf_jax.command_line import run_command_line
 def _command(module: str, *memory_advice: str) -> Callable[[], None]:
     """A function that runs `main` of a module as a command and ends the process."""
 
-    def command() -> None:
-        run_command_line(lambda: importlib.import_module(module).main(), *memory_advice)
+    def main() -> None:
+        # Imports of libraries may lose a KeyboardInterrupt; until `main`, one just ends the process
+        handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        main = importlib.import_module(module).main
+        signal.signal(signal.SIGINT, handler)
+        main()
 
-    return command
+    return lambda: run_command_line(main, *memory_advice)
 
 
 render = _command("rf_jax.commands.render")

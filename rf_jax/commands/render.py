@@ -28,7 +28,7 @@ def render_parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="SCENE",
         help="a .json or .h5 scene, a folder of .h5 or of .json frames, or a bundled scene "
-        f"({', '.join(bundled_scene_names())}); default: cornell_box",
+        f"({', '.join(bundled_scene_names())}) (default: cornell_box)",
     )
     add(
         "--scene",
@@ -36,15 +36,15 @@ def render_parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="SCENE",
-        help="the same, spelled as an option",
+        help="the same, spelled as an option (default: none)",
     )
     add(
         "--checkpoint",
         default=str(BUNDLED_WEIGHTS),
-        help="an rf_jax checkpoint, a training directory, a Hugging Face folder or hub id; "
-        "default: the bundled weights",
+        help="an rf_jax checkpoint, a training directory, a Hugging Face folder or hub id "
+        "(default: the bundled weights)",
     )
-    add("--output_dir", type=Path, default=Path("output"), help="default: ./output")
+    add("--output_dir", type=Path, default=Path("output"), help="folder for the images")
     add(
         "--resolution",
         type=int,
@@ -64,14 +64,14 @@ def add_network_options(add: Callable) -> None:
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="type that matrix products compute in; fp16 and bf16 are fast on GPUs (default: fp32)",
+        help="type that matrix products compute in; fp16 and bf16 are fast on GPUs",
     )
     add(
         "--attention",
         help=f"{', '.join(ATTENTIONS)}, or STAGE1,STAGE2 (default: what the checkpoint names; "
         "for the published ones auto, the fastest exact attention on the device)",
     )
-    add("--batch_size", type=int, default=1, help="views rendered at once (default: 1)")
+    add("--batch_size", type=int, default=1, help="views rendered at once")
 
 
 def add_output_options(add: Callable) -> None:
@@ -80,8 +80,7 @@ def add_output_options(add: Callable) -> None:
         "--tone_mapper",
         choices=TONE_MAPPERS,
         default="none",
-        help="display transform of PNG and video; none clips linear values, as published "
-        "(default: none)",
+        help="display transform of PNG and video; none clips linear values, as published",
     )
     add("--save_h5", action="store_true", help="also write each scene as .h5")
     add(
@@ -89,7 +88,7 @@ def add_output_options(add: Callable) -> None:
         action="store_true",
         help="also write the views of a single file as .mp4; animations always are",
     )
-    add("--fps", type=float, default=24.0, help="frames per second of the video (default: 24)")
+    add("--fps", type=float, default=24.0, help="frames per second of the video")
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,7 +7,6 @@ The same command continues a run that was stopped. On several nodes, add --multi
 """
 
 import argparse
-import logging
 from pathlib import Path
 
 import jax
@@ -35,9 +34,17 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         help="join the other processes of the run, as SLURM, Open MPI or Kubernetes started them; "
         "under other launchers, give the next three options instead",
     )
-    add("--coordinator", help="host:port of process 0")
-    add("--num_processes", type=int, help="how many processes train together")
-    add("--process_id", type=int, help="number of this process, from 0")
+    add("--coordinator", help="host:port of process 0 (default: the launcher's)")
+    add(
+        "--num_processes",
+        type=int,
+        help="how many processes train together (default: the launcher's)",
+    )
+    add(
+        "--process_id",
+        type=int,
+        help="number of this process, from 0 (default: the launcher's)",
+    )
     return parse_with_overrides(parser)
 
 
@@ -55,7 +62,6 @@ def connect(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args, overrides = parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     config = load_config_file(TrainingConfig, args.config, overrides)
     if args.multi_process or args.coordinator:
         connect(args)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import fast_simplification
 import numpy as np
 import trimesh
 
@@ -11,7 +10,7 @@ from rf_jax.datagen import primitives
 from rf_jax.datagen.config import MIN_OBJECT_FACES
 from rf_jax.datagen.primitives import Mesh
 from rf_jax.datagen.sampler import Shape
-from rf_jax.errors import InputError
+from rf_jax.errors import InputError, needs_extra
 from rf_jax.scene import mesh as meshes
 
 FILE_SUFFIXES = (".obj", ".glb", ".ply")
@@ -108,6 +107,8 @@ def simplified(mesh: Mesh, max_faces: int) -> Mesh:
     vertices, faces = mesh
     if len(faces) <= max_faces:
         return np.asarray(vertices), np.asarray(faces)
+    with needs_extra("datagen", "simplifying a mesh"):
+        import fast_simplification
     return fast_simplification.simplify(
         np.asarray(vertices, np.float32), np.asarray(faces, np.int32), target_count=max_faces
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rf_jax.errors import InputError
+from rf_jax.errors import needs_extra
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -11,8 +11,6 @@ def new_figure(width: float, height: float) -> Any:
     Raises:
       InputError: matplotlib, an optional dependency, is not installed.
     """
-    try:
+    with needs_extra("plot", "drawing a figure"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("figures need matplotlib: pip install -e '.[plot]'") from None
     return Figure(figsize=(width, height), layout="constrained")

@@ -10,7 +10,7 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike
 
-from rf_jax.errors import InputError
+from rf_jax.errors import InputError, needs_extra
 from rf_jax.files import atomic_path
 
 CREASE_ANGLE_DEGREES = 30.0
@@ -207,12 +207,8 @@ def remesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
     Raises:
       InputError: pymeshlab is not installed, or leaves no faces.
     """
-    try:
+    with needs_extra("remesh", '"remesh": true'):
         import pymeshlab
-    except ImportError as error:
-        raise InputError(
-            "\"remesh\": true needs pymeshlab: pip install 'rf_jax[remesh]'"
-        ) from error
     meshes = pymeshlab.MeshSet()
     meshes.add_mesh(pymeshlab.Mesh(vertex_matrix=mesh.vertices, face_matrix=mesh.faces))
     meshes.meshing_isotropic_explicit_remeshing(

@@ -34,8 +34,8 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("checkpoints", nargs="+", help="checkpoints of the networks to compare")
-    add("--scene", default="cornell_box", help="scene file or bundled scene (default: cornell_box)")
-    add("--output", type=Path, default=Path("output/attention_maps.png"), help="the picture")
+    add("--scene", default="cornell_box", help="scene file or bundled scene")
+    add("--output_dir", type=Path, default=Path("output"), help="folder for attention_maps.png")
     return parser.parse_args()
 
 
@@ -48,8 +48,9 @@ def main() -> None:
         name = Path(checkpoint).name
         maps[name] = attention_maps(network.variables, network.config, scene)
         print(format_table(name, maps[name], light_tokens(scene, network.config)))
-    plot(maps, args.output)
-    print(f"-> {args.output}")
+    picture = args.output_dir / "attention_maps.png"
+    plot(maps, picture)
+    print(f"-> {picture}")
 
 
 def attention_maps(

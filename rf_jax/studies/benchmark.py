@@ -74,16 +74,21 @@ class Row:
 def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--variant", choices=VARIANTS, default="v1_base")
-    add("--triangles", type=int, nargs="+", help="triangle counts of random scenes")
-    add("--scene", help="a scene file to use instead of random triangles")
-    add("--resolution", type=int, default=256)
-    add("--precision", choices=PRECISIONS, default="fp32")
+    add("--variant", choices=VARIANTS, default="v1_base", help="size of the network")
+    add(
+        "--triangles",
+        type=int,
+        nargs="+",
+        help="triangle counts of random scenes (default: the published ones)",
+    )
+    add("--scene", help="a scene file to use (default: random triangles)")
+    add("--resolution", type=int, default=256, help="image side in pixels")
+    add("--precision", choices=PRECISIONS, default="fp32", help="type of matrix products")
     add("--attention", nargs="+", default=["auto", "performer"], help=", ".join(ATTENTIONS))
-    add("--layers", type=int, help="layers per stage, instead of the variant's")
-    add("--repeats", type=int, default=5)
-    add("--csv", type=Path, help="also write the table here")
-    add("--plot", type=Path, help="also plot seconds against triangles here (PNG)")
+    add("--layers", type=int, help="layers per stage (default: those of the variant)")
+    add("--repeats", type=int, default=5, help="how often each program runs; the median counts")
+    add("--csv", type=Path, help="also write the table here (default: no file)")
+    add("--plot", type=Path, help="also plot seconds against triangles, PNG (default: no file)")
     args = parser.parse_args()
     if args.repeats < 1 or min(args.triangles or [1]) < 1:
         parser.error("--triangles and --repeats: expected positive numbers")

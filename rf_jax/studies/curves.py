@@ -1,7 +1,7 @@
 """Validation curves of several training runs, against steps and against seconds.
 
     pip install -e '.[plot]'
-    %(prog)s workdirs/rooms workdirs/rooms_performer --output curves.png
+    %(prog)s workdirs/rooms workdirs/rooms_performer
 
 prints a table at the last step that all runs have validated, and draws the curves.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from rf_jax.command_line import make_parser, run_command_line
-from rf_jax.errors import InputError
+from rf_jax.errors import InputError, needs_extra
 from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 
@@ -25,7 +25,9 @@ Curve = np.ndarray
 def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("workdirs", type=Path, nargs="+", help="training directories of train.py")
-    parser.add_argument("--output", type=Path, default=Path("output/curves.png"))
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("output"), help="folder for curves.png"
+    )
     return parser.parse_args()
 
 
@@ -34,8 +36,9 @@ def main() -> None:
     names = distinct_names(args.workdirs)
     runs = {name: read_curves(path) for name, path in zip(names, args.workdirs, strict=True)}
     print(format_table(runs))
-    plot(runs, args.output)
-    print(f"-> {args.output}")
+    picture = args.output_dir / "curves.png"
+    plot(runs, picture)
+    print(f"-> {picture}")
 
 
 def distinct_names(workdirs: list[Path]) -> list[str]:
@@ -60,10 +63,8 @@ def read_curves(workdir: Path) -> dict[str, Curve]:
     Raises:
       InputError: the folder has no validation figures, or tensorboard is not installed.
     """
-    try:
+    with needs_extra("plot", "reading a run"):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    except ImportError as error:
-        raise InputError("reading runs needs tensorboard: pip install -e '.[plot]'") from error
     folder = workdir / "tensorboard"
     if not folder.is_dir():
         raise InputError(f"{workdir}: no validation figures; expected a workdir of train.py")

@@ -22,12 +22,12 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="a folder of training files")
-    add("--resolution", type=int, default=256)
-    add("--max_triangles", type=int, default=1536)
-    add("--batch_size", type=int, default=16)
-    add("--views", type=int, default=2)
-    add("--workers", type=int, nargs="+", default=[1, 2])
-    add("--batches", type=int, default=20)
+    add("--resolution", type=int, default=256, help="image side in pixels")
+    add("--max_triangles", type=int, default=1536, help="triangles that scenes are padded to")
+    add("--batch_size", type=int, default=16, help="scenes in a batch")
+    add("--views", type=int, default=2, help="views of a scene")
+    add("--workers", type=int, nargs="+", default=[1, 2], help="numbers of processes to try")
+    add("--batches", type=int, default=20, help="batches that are timed")
     add("--grain", action="store_true", help="also time grain's multi-process prefetch")
     return parser.parse_args()
 

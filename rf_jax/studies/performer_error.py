@@ -46,10 +46,8 @@ DATA = {"independent": 0.0, "common key mean": 0.5}
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--output_dir", type=Path, default=Path("docs"))
-    parser.add_argument(
-        "--seeds", type=int, default=5, help="draws that errors are medians of (default: 5)"
-    )
+    parser.add_argument("--output_dir", type=Path, default=Path("docs"), help="folder to write to")
+    parser.add_argument("--seeds", type=int, default=5, help="draws that errors are medians of")
     args = parser.parse_args()
     rows = study(args.seeds)
     print_table(rows)

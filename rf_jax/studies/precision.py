@@ -25,14 +25,16 @@ def main() -> None:
         "scene",
         nargs="?",
         default="cornell_box",
-        help="file or bundled scene (cornell_box)",
+        help="file or bundled scene",
     )
     weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--checkpoint", help="weights to use (see render.py)")
     weights.add_argument(
-        "--variant", choices=VARIANTS, default="v1_base", help="random weights (default: v1_base)"
+        "--checkpoint", help="weights, as for rf-jax-render (default: random ones)"
     )
-    parser.add_argument("--resolution", type=int, default=128, help="default: 128")
+    weights.add_argument(
+        "--variant", choices=VARIANTS, default="v1_base", help="size of a network of random weights"
+    )
+    parser.add_argument("--resolution", type=int, default=128, help="image side in pixels")
     args = parser.parse_args()
     scene = load_scene(find_jobs([args.scene])[0].files[0])
     variables, config = _network(args)

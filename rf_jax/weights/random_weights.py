@@ -45,8 +45,8 @@ def random_variables(config: RenderFormerConfig, seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("destination", type=Path, help="folder to write")
-    parser.add_argument("--variant", choices=VARIANTS, default="testing")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--variant", choices=VARIANTS, default="testing", help="network to fill")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     args = parser.parse_args()
     config = VARIANTS[args.variant]
     variables = random_variables(config, args.seed)

@@ -68,9 +68,9 @@ def test_the_command_compares_networks(
     for name, chosen in (("exact", config), ("performer", performer_config)):
         variables = jax.tree.map(np.asarray, random_variables(chosen, seed=0))
         save_checkpoint(tmp_path / name, variables, chosen.to_dict())
-    output = tmp_path / "maps.png"
+    output = tmp_path / "attention_maps.png"
     folders = [str(tmp_path / name) for name in ("exact", "performer")]
-    monkeypatch.setattr(sys, "argv", ["attention_maps", *folders, "--output", str(output)])
+    monkeypatch.setattr(sys, "argv", ["attention_maps", *folders, "--output_dir", str(tmp_path)])
     attention_maps.main()
     out = capsys.readouterr().out
     tokens = len(scene.triangles) + config.num_register_tokens

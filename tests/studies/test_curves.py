@@ -29,7 +29,7 @@ def test_runs_are_compared_at_the_last_step_of_all(tmp_path, monkeypatch, capsys
     write_run(tmp_path / "a", {20: 10.0, 40: 12.5})
     write_run(tmp_path / "b", {20: 11.0})
     output = tmp_path / "curves.png"
-    arguments = [tmp_path / "a", tmp_path / "b", "--output", output]
+    arguments = [tmp_path / "a", tmp_path / "b", "--output_dir", tmp_path]
     monkeypatch.setattr("sys.argv", ["curves", *map(str, arguments)])
     curves.main()
     _, a, b, _ = capsys.readouterr().out.splitlines()

@@ -1,0 +1,217 @@
+"""How commands end: lost output, interrupts, missing packages; and their help and version."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import rf_jax
+from rf_jax import compilation
+
+ROOT = Path(__file__).parents[1]
+
+COMMANDS = (
+    ("render.py",),
+    ("train.py",),
+    ("convert_weights.py",),
+    ("-m", "rf_jax.datagen"),
+    ("-m", "rf_jax.datagen", "inspect"),
+    ("-m", "rf_jax.datagen", "path_trace"),
+    ("-m", "rf_jax.datagen.bundled"),
+    ("-m", "rf_jax.datagen.furnace"),
+    ("-m", "rf_jax.evaluate"),
+    ("-m", "rf_jax.studies.attention_maps"),
+    ("-m", "rf_jax.studies.benchmark"),
+    ("-m", "rf_jax.studies.curves"),
+    ("-m", "rf_jax.studies.input_rate"),
+    ("-m", "rf_jax.studies.performer_error"),
+    ("-m", "rf_jax.studies.precision"),
+    ("-m", "rf_jax.weights.random_weights"),
+)
+
+
+@pytest.fixture
+def start(command):
+    """Runs a command of `COMMANDS`, which begins with a script or with -m."""
+
+    def run(name, *arguments):
+        return command(arguments[0], *arguments[1:]) if name == "-m" else command(name, *arguments)
+
+    return run
+
+
+# --- help and version ---
+
+
+@pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
+def test_help_gives_the_name_and_every_default(start, name):
+    status, out, _ = start(*name, "--help")
+    assert status == 0
+    assert " ".join(out.split()).startswith(f"usage: python {' '.join(name)} [-h] [--version] ")
+    assert "%(prog)s" not in out
+    usage, _, options = out.partition("options:\n")
+    for text in re.split(r"\n  (?=--)", options)[1:]:
+        option, takes_value, _ = re.match(r"(--\w+)( [A-Z{][^\n]*?)?(  |\n|$)", text).groups()
+        assert len(text.split()) > 2, f"{option} is not explained"
+        if takes_value and f"[{option}" in " ".join(usage.split()):
+            assert re.search(r"\((default: .+|no default; .+)\)", " ".join(text.split())), option
+
+
+@pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
+def test_version(start, name):
+    assert start(*name, "--version") == (0, f"rf_jax {rf_jax.__version__}\n", "")
+
+
+def test_options_are_not_abbreviated(command):
+    status, _, errors = command("render.py", "--output", "x")
+    assert status == 2 and "unrecognized arguments: --output" in errors
+
+
+# --- missing packages ---
+
+WITHOUT_EXTRAS = """
+import runpy, sys, warnings
+
+warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
+extras = "fast_simplification", "matplotlib", "mitsuba", "pymeshlab", "pyoidn", "skimage"
+sys.modules.update(dict.fromkeys([*extras, "tensorboard"]))
+for arguments in sys.stdin.read().splitlines():
+    sys.argv = arguments.split()
+    try:
+        if sys.argv[0] == "-m":
+            del sys.argv[0]
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        print(end.code, arguments, file=sys.stderr)
+"""
+
+
+def test_extras_are_named_and_help_needs_none(tmp_path):
+    data = ROOT / "tests" / "data" / "rooms"
+    lines = [
+        *(" ".join((*name, "--help")) for name in COMMANDS),
+        f"-m rf_jax.datagen --config data_tiny --output_dir {tmp_path}/data",
+        f"-m rf_jax.datagen path_trace cornell_box --output_dir {tmp_path}/truth",
+        f"-m rf_jax.studies.curves {data}",
+        f"-m rf_jax.studies.attention_maps rf_jax/assets/models/rooms --output_dir {tmp_path}",
+    ]
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS],
+        input="\n".join(lines),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    errors = result.stderr.splitlines()
+    count = len(COMMANDS)
+    assert errors[:count] == [f"0 {line}" for line in lines[:count]]
+    messages, ends = errors[count::2], errors[count + 1 :: 2]
+    assert ends == [f"2 {line}" for line in lines[count:]]
+    for message, extra in zip(messages, ("datagen",) * 2 + ("plot",) * 2, strict=True):
+        assert message.startswith("error: ") and f"pip install 'rf_jax[{extra}]'" in message
+
+
+# --- imports ---
+
+
+def test_import_is_light_and_names_resolve():
+    code = (
+        "import sys, rf_jax; loaded = set(sys.modules) & {'trimesh', 'scipy', 'orbax', 'jax'}\n"
+        "assert not loaded and set(rf_jax.__all__) <= set(dir(rf_jax)), loaded\n"
+        "print(*(getattr(rf_jax, name).__name__ for name in rf_jax.__all__))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.split() == rf_jax.__all__, result.stderr
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = rf_jax.nothing
+
+
+# --- the cache of compiled programs ---
+
+
+def no_home():
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("case", ["no home", "home is a file", "folder in a file", "read-only"])
+def test_a_cache_that_cannot_be_used_warns_in_one_line(case, tmp_path, monkeypatch, caplog):
+    import jax
+
+    file = tmp_path / "file"
+    file.touch()
+    before = jax.config.jax_compilation_cache_dir
+    folder = f"{file}/cache" if case == "folder in a file" else None
+    jax.config.update("jax_compilation_cache_dir", folder)
+    monkeypatch.setattr(Path, "home", no_home if case == "no home" else lambda: file)
+    if case == "read-only":
+        monkeypatch.setattr(Path, "home", lambda: tmp_path)
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+    try:
+        compilation.enable_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    (message,) = caplog.messages
+    assert "compiled programs are not kept" in message and "\n" not in message
+
+
+# --- lost output and interrupts ---
+
+WRITER = """
+import sys
+from rf_jax.command_line import run_command_line
+
+def main():
+    for _ in range(int(sys.argv[1])):
+        print("x" * 99)
+
+run_command_line(main)
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 9999])
+@pytest.mark.parametrize("flags", [(), ("-u",)], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("output", ["closed", "full"])
+def test_lost_output(output, flags, lines):
+    write = [sys.executable, *flags, "-c", WRITER, str(lines)]
+    if output == "closed":
+        reader = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+        reader.wait()
+        target = reader.stdin
+        expected = (141, "")
+    else:
+        target = open("/dev/full", "w")  # noqa: SIM115
+        expected = (1, "error: the output cannot be written: No space left on device\n")
+    with target:
+        result = subprocess.run(write, stdout=target, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+        assert (result.returncode, result.stderr) == expected
+
+
+def test_help_into_a_closed_pipe(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    command = f"{sys.executable} render.py --help | true; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("141\n", "")
+
+
+def test_other_errors_of_the_system_are_not_hidden():
+    code = "import os; from rf_jax.command_line import run_command_line as run; run(os.wait)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1 and "ChildProcessError" in result.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0])
+def test_interrupts_end_quietly(seconds, tmp_path):
+    """While modules are imported, or later."""
+    command = [sys.executable, str(ROOT / "render.py"), "turning_block", "--resolution", "256"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as run:
+        time.sleep(seconds)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate()
+    assert errors == "" and run.returncode in (130, -signal.SIGINT)
