@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rf_jax import __version__
-from rf_jax.errors import InputError
+from rf_jax.errors import InputError, one_line
 
 BROKEN_PIPE = 141
 """Exit status of a process that SIGPIPE ended, as shells report it."""
@@ -116,7 +116,7 @@ def _status(main: Callable[[], None], memory_advice: str) -> int:
 def _fail(message: str) -> int:
     """Prints an error as one line, and returns the exit status of the process."""
     try:
-        print("error:", " ".join(message.splitlines()), file=sys.stderr)
+        print("error:", one_line(message), file=sys.stderr)
     except OSError:
         _discard(sys.stderr)
     return 2

@@ -4,7 +4,9 @@ They are read into the dataclasses that describe them, and every value is checke
 """
 
 import dataclasses
+import os
 import runpy
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -13,9 +15,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from rf_jax import schema
-from rf_jax.errors import InputError, prefix_errors
+from rf_jax.errors import InputError, one_line, prefix_errors
+from rf_jax.files import check_file
 
 Config = TypeVar("Config")
+
+MAX_CONFIG_BYTES = 2**20
+"""Largest configuration file that is run."""
 
 CONFIGS = Path(__file__).parent / "configs"
 """The configurations of this package; in its repository, this is a link to the folder `configs`."""
@@ -75,20 +81,33 @@ def _config_dict(values: dict[str, Any], hints: dict[str, Any]) -> ConfigDict:
 
 def _run(path: str) -> Any:
     """What `get_config()` of a Python file returns."""
-    file = CONFIGS / f"{path}.py" if path in config_names() else Path(path)
-    if not file.is_file():
+    file = str(CONFIGS / f"{path}.py") if path in config_names() else path
+    if not os.path.isfile(file):
         raise InputError(
             f"{path}: no such configuration file, nor one of {', '.join(config_names())}"
         )
+    check_file(file, MAX_CONFIG_BYTES)
     try:
-        module = runpy.run_path(str(file))
+        module = runpy.run_path(file)
         values = module["get_config"]() if "get_config" in module else None
-    except Exception as error:  # a program may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{path}: cannot be run ({reason})") from error
+        values = values.to_dict() if isinstance(values, ConfigDict) else values
+    except (Exception, SystemExit) as error:  # a program may raise anything
+        line = _last_line(error, file)
+        where = path if line is None else f"{path}:{line}"
+        message = error.msg if isinstance(error, SyntaxError) else error
+        reason = one_line(f"{type(error).__name__}: {message}", 180)
+        raise InputError(f"{where}: cannot be run ({reason})") from error
     if values is None:
         raise InputError(f"{path}: expected a function get_config() that returns a ConfigDict")
     return values
+
+
+def _last_line(error: BaseException, path: str) -> int | None:
+    """The line of the file at `path` that an error came from."""
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno for frame in reversed(frames) if frame.filename == path), None)
 
 
 def _scalar_type(hint: Any) -> type:

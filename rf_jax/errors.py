@@ -1,14 +1,52 @@
 """The one error type for bad user input."""
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection, Iterator
+
+MAX_LENGTH = 300
+"""Largest number of characters in a message."""
 
 
 class InputError(ValueError):
     """Bad input from a user: a file, a field of it, an option.
 
     The message is one line: where (file and field), what was expected, what was found, what to do.
+    Whatever a file put into it, it is shortened and escaped as `one_line` does.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(one_line(message))
+
+
+def one_line(text: object, length: int = MAX_LENGTH) -> str:
+    """Text that is safe to print: one line of at most `length` characters.
+
+    Control characters and others that terminals act on are escaped. Long text loses its middle. An
+    exception without a message is named by its type.
+    """
+    line = str(text)
+    if not line and isinstance(text, BaseException):
+        line = type(text).__name__
+    if len(line) > 20 * length:  # so that megabytes are not escaped first
+        line = line[: 10 * length] + line[-10 * length :]
+    line = " ".join(line.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    if len(line) <= length:
+        return line
+    tail = length // 3
+    return f"{line[: length - tail - 5].rstrip()} ... {line[-tail:].lstrip()}"
+
+
+def listed(names: Collection[object], length: int = 120) -> str:
+    """The first names of a list, at most ten and about `length` characters, and how many follow."""
+    shown: list[str] = []
+    for name in itertools.islice(names, 10):
+        shown.append(one_line(name, 80))
+        if sum(map(len, shown)) > length:
+            break
+    more = len(names) - len(shown)
+    return ", ".join(shown) + f" and {more} more" * (more > 0)
 
 
 @contextlib.contextmanager

@@ -100,14 +100,20 @@ def test_bad_overrides(load, override, message):
         ("return {}['x']", r"cannot be run \(KeyError: 'x'\)$"),
         ("open('/no/such/file')", r"cannot be run \(FileNotFoundError: .*/no/such/file'\)$"),
         ("assert False", r"cannot be run \(AssertionError:\)$"),
-        ("x = (", r"cannot be run \(SyntaxError: .*\)$"),
+        ("x = (", r"cannot be run \(SyntaxError: '\(' was never closed\)$"),
+        ("raise SystemExit('enough')", r"cannot be run \(SystemExit: enough\)$"),
+        ("import no_such_module", r"cannot be run \(ModuleNotFoundError: .*\)$"),
+        ("raise ValueError('a\\n\\x1b[31m' + 'b' * 10**6)", r"cannot be run .*a \\x1b\[31mbb"),
         ("return {'count': None}", r"config\.count: expected an integer >= 1, found null$"),
         ("return {}", r"config\.count: missing key$"),
     ],
 )
 def test_bad_files(load, body, message):
-    with pytest.raises(InputError, match=rf"made\.py: {message}"):
+    # What runs fails in line 2
+    with pytest.raises(InputError, match=rf"made\.py(:2)?: {message}") as error:
         load(body)
+    assert ("cannot be run" in message) == ("made.py:2" in str(error.value))
+    assert len(str(error.value)) <= 300
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -123,6 +129,8 @@ def test_files_without_a_configuration(tmp_path):
         load_config_file(Config, str(tmp_path / "nowhere.py"))
     with pytest.raises(InputError, match="no such configuration file"):
         load_config_file(Config, str(tmp_path))
+    with pytest.raises(InputError, match="no such configuration file"):
+        load_config_file(Config, "x" * 300 + ".py")
     (tmp_path / "empty.py").write_text("y = 1\n")
     with pytest.raises(InputError, match=r"empty\.py: expected a function get_config\(\)"):
         load_config_file(Config, str(tmp_path / "empty.py"))

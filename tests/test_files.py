@@ -1,4 +1,4 @@
-"""Temporary files of killed processes, and folders that one process reserves."""
+"""Temporary files of killed processes, folders that one process reserves, files that are read."""
 
 import multiprocessing
 import os
@@ -7,9 +7,19 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rf_jax.errors import InputError
-from rf_jax.files import atomic_path, locked, remove_abandoned, temporary_folder
+from rf_jax.errors import MAX_LENGTH, InputError
+from rf_jax.files import (
+    atomic_path,
+    check_file,
+    locked,
+    parse_json,
+    read_bytes,
+    remove_abandoned,
+    temporary_folder,
+)
 
 KILLED = """
 import os, pathlib, signal, sys
@@ -65,3 +75,60 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         locked(tmp_path / "file/below"),
     ):
         pass
+
+
+def _pipe(folder):
+    os.mkfifo(folder / "x")
+    return folder / "x"
+
+
+def _device(folder):
+    (folder / "x").symlink_to("/dev/zero")
+    return folder / "x"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_pipe, "expected a regular file, found a pipe or a device"),
+        (_device, "expected a regular file, found a pipe or a device"),
+        (lambda folder: folder, "expected a file, found a folder"),
+        (lambda folder: folder / "x", "no such file; check the path"),
+        (lambda folder: __file__ + "/x", "no such file; check the path"),
+        (lambda folder: folder / ("x" * 300), "cannot be opened (File name too long)"),
+        (lambda folder: "a\0b", "cannot be opened (embedded null byte)"),
+        (lambda folder: "\ud800", "cannot be opened ('utf-8' codec"),
+        (lambda folder: __file__, "expected at most 0 MiB, found 0 MiB"),
+    ],
+)
+def test_what_is_not_opened(tmp_path, make, words):
+    for read in (read_bytes, check_file):
+        path = make(tmp_path)
+        with pytest.raises(InputError) as error:
+            read(path, 10)
+        message = str(error.value)
+        assert words in message and len(message) <= MAX_LENGTH and message.isprintable()
+        (tmp_path / "x").unlink(missing_ok=True)
+
+
+def test_nothing_stays_open(tmp_path):
+    before = len(os.listdir("/dev/fd"))
+    for path in (tmp_path, _device(tmp_path)):
+        with pytest.raises(InputError):
+            check_file(path)
+    check_file(__file__)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.binary(max_size=30)
+    | st.text('{}[]",:0eE+-. \\ua', max_size=60).map(str.encode)
+    | st.integers(0, 4000).map(lambda n: b"[" * n + b"]" * n)
+    | st.integers(0, 10**4).map(lambda n: b"1" * n)
+)
+def test_json_is_read_or_refused(data):
+    try:
+        parse_json(data)
+    except InputError as error:
+        assert str(error)

@@ -22,6 +22,7 @@ GROUND = (
     "errors",
     "files",
     "geometry",
+    "hdf5",
     "precision",
     "processes",
     "schema",

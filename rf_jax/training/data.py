@@ -25,7 +25,7 @@ from rf_jax.errors import InputError
 from rf_jax.processes import end_with_parent
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.scene.dataset import find_files
-from rf_jax.scene.h5 import images_side, load_h5, load_images
+from rf_jax.scene.h5 import has_images, images_side, load_h5, load_images
 from rf_jax.structs import Batch, Scene, expand_texture
 from rf_jax.training.augment import draw_crops, draw_views, random_rigid_motion
 from rf_jax.training.config import TrainingConfig
@@ -79,11 +79,13 @@ def find_training_files(config: TrainingConfig, split: str) -> list[Path]:
 def _check_images(path: Path, config: TrainingConfig) -> None:
     """Checks that a file has images of the run's resolution."""
     try:
-        side = images_side(path)
-    except InputError as error:
-        if path.is_file() and "img" not in str(error):
-            return  # a damaged file is skipped and counted when it is read
-        raise
+        side = images_side(path) if has_images(path) else None
+    except InputError:
+        if not path.is_file():
+            raise
+        return  # a damaged file is skipped and counted when it is read
+    if side is None:
+        raise InputError(f"{path}: img: missing; expected a training file with images")
     if side != config.data.resolution:
         raise InputError(
             f"{path}: expected images of {config.data.resolution} pixels a side as "

@@ -1,5 +1,8 @@
 """The index of a dataset: what is written is found again, split by split."""
 
+import os
+import re
+
 import pytest
 
 from rf_jax.errors import InputError
@@ -27,11 +30,30 @@ def test_without_an_index_all_files_are_for_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", '{"file": "a.h5"}', '{"file": "a.h5", "split": "val"}']
+    ("line", "words"),
+    [
+        (b"{", "not JSON at line 1, column 2"),
+        (b"[]", "expected an object with file, triangles, split, found []"),
+        (b'{"file": "a.h5"}', "triangles: expected an integer >= 0, found null"),
+        (b'{"file": 5, "triangles": 1, "split": "val"}', "file: expected a string, found 5"),
+        (b'{"file": "a.h5", "triangles": Infinity, "split": "val"}', "triangles: expected an int"),
+        (b'{"file": "a.h5", "triangles": 1, "split": ' + b"[" * 10**5, "JSON nested too deeply"),
+        (b"\xff\xfe", "expected UTF-8 text, found another byte at 0"),
+    ],
 )
-def test_a_damaged_index(tmp_path, line):
-    (tmp_path / "index.jsonl").write_text(line + "\n")
-    with pytest.raises(InputError, match=r"index\.jsonl: line 1: expected an object with file"):
+def test_a_damaged_index(tmp_path, line, words):
+    (tmp_path / "index.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(InputError, match=rf"index\.jsonl: line 1: {re.escape(words)}"):
         find_files(tmp_path, None)
-    with pytest.raises(InputError, match=r"missing: expected a folder of \.h5 files"):
-        find_files(tmp_path / "missing", None)
+
+
+def test_no_folder(tmp_path):
+    for name in ("missing", "x" * 300):
+        with pytest.raises(InputError, match=r"expected a folder of \.h5 files, found none"):
+            find_files(tmp_path / name, None)
+
+
+def test_an_index_that_is_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "index.jsonl")
+    with pytest.raises(InputError, match=r"index\.jsonl: expected a regular file, found a pipe"):
+        find_files(tmp_path, None)

@@ -105,7 +105,12 @@ def test_versions(scene_dict, version):
         (b"", "line 1, column 1"),
         (b"[1]", "expected a JSON object, found [1]"),
         (b"[" * 100_000, "nested too deeply"),
-        (b"1" * 10_000, "cannot read the JSON value"),
+        (b"1" * 10_000, "expected numbers of at most 100 digits in JSON, found 10000"),
+        (b'{"a": {"x": 1, "y": 2, "x": 3}}', "expected keys that differ, found 'x' 2 times"),
+        (b"[" * 33 + b"]" * 33, "nested too deeply: expected at most 32 levels"),
+        (b'{"' + b"k" * 10**6 + b'": 1}', "kkk ... kkk"),
+        (b'{"\\u001b[31m\\u202e": 1}', '"\\u001b[31m\\u202e": unknown key'),
+        (b" " * (2**24 + 1), "expected at most 16 MiB, found 16 MiB"),
     ],
 )
 def test_bad_files(tmp_path, content, words):
@@ -115,10 +120,19 @@ def test_bad_files(tmp_path, content, words):
     with pytest.raises(InputError) as error:
         load_scene_description(path)
     assert str(error.value).startswith(f"{path}: ") and words in str(error.value)
+    assert len(str(error.value)) <= 300 and str(error.value).isprintable()
+
+
+def test_an_object_named_twice(scene_dict, tmp_path):
+    box = json.dumps(scene_dict["objects"]["box"])
+    text = json.dumps(scene_dict).replace('"objects": {', f'"objects": {{"box": {box}, ')
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match="expected keys that differ, found 'box' 2 times"):
+        load_scene_description(tmp_path / "a.json")
 
 
 def test_a_folder_is_not_a_file(tmp_path):
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="expected a file, found a folder"):
         load_scene_description(tmp_path)
 
 

@@ -1,0 +1,118 @@
+"""HDF5 files from strangers: opened and read, or refused in one line, with bounded memory."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+
+from rf_jax.errors import InputError, listed, one_line, prefix_errors
+from rf_jax.files import check_file
+
+MAX_BYTES = 2**32
+"""Largest dataset that is read: patches [N, 13, 32, 32] of 160,000 triangles in float16."""
+
+_COMPRESSION = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF}
+_FILTERS = _COMPRESSION | {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+
+_MAX_RATIO = 1032
+"""Most bytes that one byte of a deflate stream stands for; LZF stands for fewer."""
+
+
+@contextlib.contextmanager
+def opened_h5(path: str | Path) -> Iterator[h5py.File]:
+    """Opens a file for reading; errors inside name the file.
+
+    Raises:
+      InputError: the file is missing, damaged, or too large for the memory.
+    """
+    check_file(path)
+    with prefix_errors(str(path)):
+        try:
+            with h5py.File(path, "r") as file:
+                yield file
+        except InputError:
+            raise
+        except MemoryError as error:
+            raise InputError("larger than the free memory; use a smaller file") from error
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+            # h5py raises all of these for damaged files
+            raise InputError(f"not a complete HDF5 file ({one_line(error, 120)})") from error
+
+
+def has_dataset(file: h5py.File, name: str) -> bool:
+    """Whether there is something of that name; what a link points to is not opened."""
+    return file.id.links.exists(name.encode())
+
+
+def numeric_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Finds a dataset whose numbers can be read safely; nothing of it has been read yet.
+
+    Virtual and external datasets are refused, because they read other files and can map themselves,
+    which crashes libhdf5. What the dataset would take in memory is compared with what is stored.
+
+    Args:
+      file: an open file.
+      name: name of the dataset, with the names of groups in front, separated by "/".
+
+    Raises:
+      InputError: there is no such dataset, it does not hold integers or floating-point numbers, it
+        is virtual or external, it holds less than it declares, or it is larger than `MAX_BYTES`.
+    """
+    dataset = _linked(file, name)
+    if not isinstance(dataset, h5py.Dataset):
+        found = listed(file) or "none"
+        raise InputError(f"{name}: missing or damaged dataset; the file has {found}")
+    layout = dataset.id.get_create_plist()
+    if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
+        raise InputError(
+            f"{name}: expected values within the file, found a virtual or external dataset; "
+            "copy its values"
+        )
+    try:
+        found = str(dataset.dtype)
+        is_numeric = dataset.dtype.kind in "fiu" and dataset.shape is not None
+    except TypeError:  # NumPy has no such type
+        found, is_numeric = "another type", False
+    if not is_numeric:
+        raise InputError(f"{name}: expected an array of numbers, found {found}")
+    _check_size(dataset, name, file.id.get_filesize())
+    return dataset
+
+
+def _linked(file: h5py.File, name: str) -> h5py.HLObject | None:
+    """The object of a name, if links within the file lead there without detours."""
+    found = file
+    for part in name.split("/"):
+        if not isinstance(found, h5py.Group):
+            return None
+        links = found.id.links
+        encoded = part.encode()
+        if not links.exists(encoded) or links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
+            return None
+        found = found[part]
+    return found
+
+
+def _check_size(dataset: h5py.Dataset, name: str, file_size: int) -> None:
+    """Checks that what the dataset declares fits the memory, and what is stored in the file."""
+    layout = dataset.id.get_create_plist()
+    filters = [layout.get_filter(i)[0] for i in range(layout.get_nfilters())]
+    if not set(filters) <= _FILTERS or len(_COMPRESSION & set(filters)) > 1:
+        raise InputError(f"{name}: expected gzip, lzf or no compression, found another; use gzip")
+    if len(set(filters)) < len(filters):
+        raise InputError(f"{name}: expected to be compressed once; write it again")
+    item = dataset.dtype.itemsize
+    needed = item * max(dataset.size, math.prod(dataset.chunks or (0,)))
+    stored = min(dataset.id.get_storage_size(), file_size)
+    if needed > stored * (_MAX_RATIO if _COMPRESSION & set(filters) else 1):
+        raise InputError(
+            f"{name}: expected {list(dataset.shape)} values, found only {stored} bytes in the "
+            "file; write it again"
+        )
+    if needed > MAX_BYTES:
+        raise InputError(
+            f"{name}: expected at most {MAX_BYTES >> 30} GiB, found {needed >> 30} GiB "
+            f"({list(dataset.shape)})"
+        )
