@@ -22,8 +22,9 @@ class InputError(ValueError):
 def one_line(text: object, length: int = MAX_LENGTH) -> str:
     """Text that is safe to print: one line of at most `length` characters.
 
-    Control characters and others that terminals act on are escaped. Long text loses its middle. An
-    exception without a message is named by its type.
+    Control characters and others that terminals act on are escaped. Where text is too long, first its
+    long words (paths, keys) and then the whole lose their middle. An exception without a message is
+    named by its type.
     """
     line = str(text)
     if not line and isinstance(text, BaseException):
@@ -32,10 +33,17 @@ def one_line(text: object, length: int = MAX_LENGTH) -> str:
         line = line[: 10 * length] + line[-10 * length :]
     line = " ".join(line.split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    if len(line) <= length:
-        return line
+    if len(line) > length:
+        line = " ".join(_shortened(word, 80) for word in line.split(" "))
+    return _shortened(line, length)
+
+
+def _shortened(text: str, length: int) -> str:
+    """Text without its middle, if it is longer than `length`."""
+    if len(text) <= length:
+        return text
     tail = length // 3
-    return f"{line[: length - tail - 5].rstrip()} ... {line[-tail:].lstrip()}"
+    return f"{text[: length - tail - 5].rstrip()} ... {text[-tail:].lstrip()}"
 
 
 def listed(names: Collection[object], length: int = 120) -> str:
