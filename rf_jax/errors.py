@@ -22,9 +22,9 @@ class InputError(ValueError):
 def one_line(text: object, length: int = MAX_LENGTH) -> str:
     """Text that is safe to print: one line of at most `length` characters.
 
-    Control characters and others that terminals act on are escaped. Where text is too long, first its
-    long words (paths, keys) and then the whole lose their middle. An exception without a message is
-    named by its type.
+    Control characters and others that terminals act on are escaped. Where text is too long, its
+    long words (paths, keys) lose their middle first, and then the whole does. An exception without
+    a message is named by its type.
     """
     line = str(text)
     if not line and isinstance(text, BaseException):
