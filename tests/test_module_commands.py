@@ -23,6 +23,7 @@ ROOMS = ROOT / "tests" / "data" / "rooms"
 ALL = (
     "rf_jax.datagen",
     "rf_jax.evaluate",
+    "rf_jax.scene",
     "rf_jax.studies.attention_maps",
     "rf_jax.studies.benchmark",
     "rf_jax.studies.curves",

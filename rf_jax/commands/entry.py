@@ -31,3 +31,4 @@ convert = _command(
 )
 data = _command("rf_jax.commands.data")
 evaluate = _command("rf_jax.evaluate")
+scene = _command("rf_jax.commands.scene")

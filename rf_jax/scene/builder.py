@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from rf_jax import geometry, schema
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.scene.description import Camera, FaceCount, Material, Transform, Vector
-from rf_jax.scene.mesh import as_mesh, equilateral_triangle, load_mesh
-from rf_jax.scene.triangles import Triangles, assemble, place_mesh
+from rf_jax.scene.mesh import as_mesh, equilateral_triangle
+from rf_jax.scene.triangles import Triangles, assemble, place_mesh, read_mesh
 from rf_jax.structs import Scene
 from rf_jax.trained_on import LIGHT_EDGE
 
@@ -69,7 +69,7 @@ class SceneBuilder:
         name = self._new_name(name, Path(mesh).stem if is_file else "mesh")
         with prefix_errors(f"objects.{name}"):
             self._parts[name] = place_mesh(
-                load_mesh(mesh) if is_file else as_mesh(mesh),
+                read_mesh(mesh) if is_file else as_mesh(mesh),
                 _completed(Transform, transform, _IN_PLACE, "transform"),
                 _completed(Material, material, _GREY, "material"),
                 schema.parse_python(FaceCount | None, remesh_faces, "remesh_faces"),

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from rf_jax.structs import DIFFUSE, EMISSION, SPECULAR, Scene
+from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
 from rf_jax.trained_on import LIGHT_EDGE, TrainedOn
 
 TOLERANCE = 0.02
@@ -23,6 +23,14 @@ _PHRASES = {
     "reflectance": "a diffuse + specular reflectance of {}",
 }
 """How a warning names a field of `TrainedOn` and the values that are outside of its range."""
+
+
+NAME_WIDTH = 23
+"""Characters of an object's name in tables."""
+
+_OBJECT_ROW = "{:<24}{:>10}  {:<20}{:<20}{:<20}{}"
+_LIGHT_ROW = "{:<24}{:>10}  {:<20}{:<20}{}"
+_VIEW_ROW = "{:<8}{:<24}{:<12}{}"
 
 
 def scene_warnings(scene: Scene, trained_on: TrainedOn) -> dict[str, str]:
@@ -84,6 +92,48 @@ def measure(scene: Scene) -> dict[str, np.ndarray]:
     }
 
 
+def describe(scene: Scene) -> list[str]:
+    """An unbatched scene in lines of text: counts, ranges, and tables of objects, lights, views."""
+    triangles, texture = valid_triangles(scene)
+    keep = slice(None) if scene.valid_mask is None else np.asarray(scene.valid_mask)
+    names = scene.object_names or ("(no names)",)
+    objects = np.zeros(len(triangles), int) if scene.objects is None else scene.objects[keep]
+    light = texture[:, EMISSION].max(axis=1) > 0
+    low, high = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
+    lines = [
+        f"{len(triangles):,} triangles, {len(scene.object_names)} named objects, "
+        f"{light.sum():,} triangles that emit, {len(scene.fov_degrees)} views",
+        f"coordinates: {', '.join(map(_interval, 'xyz', low, high))}",
+        "",
+        _OBJECT_ROW.format("object", "triangles", "size", "diffuse", "specular", "roughness"),
+    ]
+    for index, name in enumerate(names):
+        rows = objects == index
+        if rows.any():
+            corners, values = triangles[rows].reshape(-1, 3), texture[rows]
+            size, diffuse = np.ptp(corners, axis=0), values[:, DIFFUSE].mean(axis=0)
+            specular, roughness = values[:, SPECULAR].mean(axis=0), values[:, ROUGHNESS]
+            cells = (f"{rows.sum():,}", *map(_vector, (size, diffuse, specular)))
+            cells += (_range(roughness.min(), roughness.max()),)
+            lines.append(_OBJECT_ROW.format(name[:NAME_WIDTH], *cells))
+    lines += ["", _LIGHT_ROW.format("light", "triangles", "centre", "distance", "emission")]
+    for index, name in enumerate(names):
+        rows = (objects == index) & light
+        if rows.any():
+            centre = triangles[rows].mean(axis=(0, 1))
+            cells = _vector(centre), _number(np.linalg.norm(centre))
+            emission = _vector(texture[rows, EMISSION].mean(axis=0))
+            lines.append(_LIGHT_ROW.format(name[:NAME_WIDTH], f"{rows.sum():,}", *cells, emission))
+    lines += ["", _VIEW_ROW.format("view", "position", "distance", "fov")]
+    for view, (camera, fov) in enumerate(
+        zip(scene.camera_to_world, scene.fov_degrees, strict=True)
+    ):
+        position = camera[:3, 3]
+        distance = _number(np.linalg.norm(position))
+        lines.append(_VIEW_ROW.format(view, _vector(position), distance, _number(fov)))
+    return lines
+
+
 def valid_triangles(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Positions [N, 3, 3] and material values [N, 13] of a scene's real triangles, float64.
 
@@ -94,6 +144,14 @@ def valid_triangles(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     if texture.ndim == 4:
         texture = texture.max(axis=(2, 3))
     return np.asarray(scene.triangles, np.float64)[keep], texture
+
+
+def _interval(axis: str, low: float, high: float) -> str:
+    return f"{axis} {_range(low, high)}"
+
+
+def _vector(values: np.ndarray) -> str:
+    return " ".join(map(_number, values))
 
 
 def _range(low: float, high: float) -> str:

@@ -12,6 +12,7 @@ from rf_jax import geometry
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.scene import mesh as meshes
 from rf_jax.scene.description import Camera, Material, SceneDescription, Transform
+from rf_jax.scene.ignored import warn_of_ignored
 from rf_jax.scene.validate import to_float32, validate_scene
 from rf_jax.structs import (
     DIFFUSE,
@@ -38,8 +39,19 @@ class Triangles(NamedTuple):
     texture: np.ndarray
 
 
+def read_mesh(path: str | Path) -> trimesh.Trimesh:
+    """Reads a mesh file, and logs what else it holds, which scenes ignore.
+
+    Raises:
+      InputError: as `rf_jax.scene.mesh.load_mesh`.
+    """
+    mesh = meshes.load_mesh(path)
+    warn_of_ignored(Path(path))
+    return mesh
+
+
 def build_scene(
-    description: SceneDescription, folder: str | Path, load_mesh: LoadMesh = meshes.load_mesh
+    description: SceneDescription, folder: str | Path, load_mesh: LoadMesh = read_mesh
 ) -> Scene:
     """Loads, places, shades and colours the objects of a description.
 

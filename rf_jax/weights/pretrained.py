@@ -82,6 +82,22 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
     return _from_torch(read_safetensors(weights), values, weights, folder / CONFIG_NAME)
 
 
+def load_trained_on(source: str | Path) -> TrainedOn:
+    """Reads what a network was trained on, without its weights.
+
+    Args:
+      source: as in `load_pretrained`, but no `.pt` file.
+
+    Raises:
+      InputError: there is no such network, or its `config.json` is malformed.
+    """
+    path = Path(source)
+    path = (path if is_checkpoint(path) else resolve_model_folder(source)) / CONFIG_NAME
+    values = load_config_json(path)
+    with prefix_errors(str(path)):
+        return TrainedOn.from_config(values)
+
+
 def _from_torch(tensors, values, weights_path: Path, config_path: Path) -> Pretrained:
     config = _parse(values, config_path)
     with prefix_errors(str(weights_path)):

@@ -1,0 +1,53 @@
+"""Checks scenes before they are rendered.
+
+    %(prog)s check scene.json
+    %(prog)s check scene.json --checkpoint workdirs/tiny
+
+Prints the counts and ranges of each scene, its objects, lights and views, and one warning for each
+way in which it is unlike the scenes that the weights were trained on.
+"""
+
+import argparse
+
+from rf_jax.command_line import make_parser
+from rf_jax.scene import find_scene_files, load_scene
+from rf_jax.scene.check import describe, scene_warnings
+from rf_jax.trained_on import PUBLISHED, TrainedOn
+from rf_jax.weights.pretrained import BUNDLED_WEIGHTS, load_trained_on
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("command", choices=["check"], help="what to do")
+    add(
+        "scenes",
+        nargs="+",
+        metavar="SCENE",
+        help="a scene file, a folder of frames, or the name of a bundled scene",
+    )
+    add("--checkpoint", help="compare with these weights (default: the bundled and the published)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    known = known_weights(args.checkpoint)
+    for name in args.scenes:
+        for file in find_scene_files(name):
+            scene = load_scene(file)
+            print(f"{file}:", *describe(scene), "", sep="\n")
+            for weights, trained_on in known.items():
+                warnings = scene_warnings(scene, trained_on).values() or ["nothing to warn of"]
+                print(f"compared with {weights}:", *warnings, sep="\n  ")
+            print()
+
+
+def known_weights(checkpoint: str | None) -> dict[str, TrainedOn]:
+    """What weights were trained on, by their names."""
+    if checkpoint is not None:
+        return {checkpoint: load_trained_on(checkpoint)}
+    return {
+        "the bundled network": load_trained_on(BUNDLED_WEIGHTS),
+        "the published networks": PUBLISHED,
+    }
