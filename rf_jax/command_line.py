@@ -78,7 +78,9 @@ def run_command_line(
     line then has `memory_advice`); 130 after an interrupt by the user. If the output cannot be
     written, it is 141 after its reader has gone (`| head`), else 1 with a line that says why.
     """
-    logging.basicConfig(format="warning: %(message)s")
+    for level in (logging.WARNING, logging.ERROR):
+        logging.addLevelName(level, logging.getLevelName(level).lower())
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     _silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name may have characters that the terminal has not.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rf_jax.attention import ATTENTIONS
 from rf_jax.command_line import make_parser
+from rf_jax.errors import InputError
 from rf_jax.images.tone_map import TONE_MAPPERS
 from rf_jax.rendering.files import RenderOptions, find_jobs, render_jobs
 from rf_jax.rendering.renderer import BUNDLED_WEIGHTS, PRECISIONS, Renderer
@@ -103,7 +104,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    jobs = find_jobs([*args.scenes, *(args.more_scenes or [])] or ["cornell_box"])
+    scenes = [*args.scenes, *(args.more_scenes or [])] or ["cornell_box"]
+    jobs, missing = find_jobs(scenes)
     renderer = Renderer.from_pretrained(args.checkpoint, args.precision, args.attention)
     options = RenderOptions(
         output_dir=args.output_dir,
@@ -126,4 +128,8 @@ def main() -> None:
         print(
             "note: the bundled network is small and knows one kind of room at 64x64 pixels; "
             "give a larger one with --checkpoint"
+        )
+    if failed := missing + summary.failed:
+        raise InputError(
+            f"{len(failed)} of {len(scenes)} scenes were not rendered: {', '.join(failed)}"
         )

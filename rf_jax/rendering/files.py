@@ -51,6 +51,7 @@ class RenderSummary:
       triangles, views: how many were rendered, over all scenes.
       psnr: by the name of a job, the decibels of each view that was compared.
       uncompared: by the name of a job, the side of ground truth of another resolution.
+      failed: the names of jobs that were not rendered, or not completely.
       seconds: wall time by phase.
     """
 
@@ -58,6 +59,7 @@ class RenderSummary:
     views: int = 0
     psnr: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     uncompared: dict[str, int] = dataclasses.field(default_factory=dict)
+    failed: list[str] = dataclasses.field(default_factory=list)
     seconds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
     def __str__(self) -> str:
@@ -107,13 +109,22 @@ class Job:
         return [self.name] if len(self.files) == 1 else [file.stem for file in self.files]
 
 
-def find_jobs(arguments: list[str]) -> list[Job]:
+def find_jobs(arguments: list[str]) -> tuple[list[Job], list[str]]:
     """Resolves paths and names of bundled scenes to jobs that write distinct files.
 
+    Returns:
+      the jobs, and the arguments that are no file, folder or bundled scene. The error of each of
+      these has been logged.
+
     Raises:
-      InputError: no such file, folder or bundled scene, or two scenes of the same name.
+      InputError: none of the arguments is a scene, or two scenes have the same name.
     """
-    jobs = [_find_job(argument) for argument in arguments]
+    jobs, missing = [], []
+    for argument in arguments:
+        with _going_on(argument, missing, alone=len(arguments) == 1):
+            jobs.append(_find_job(argument))
+    if not jobs:
+        raise InputError(f"none of the {len(arguments)} scenes was found")
     for names in (
         [job.name for job in jobs],
         [name for job in jobs for name in job.frame_names],
@@ -123,7 +134,19 @@ def find_jobs(arguments: list[str]) -> list[Job]:
             raise InputError(
                 f"{count} scenes are called {name!r}; render them into separate folders"
             )
-    return jobs
+    return jobs, missing
+
+
+@contextlib.contextmanager
+def _going_on(name: str, failed: list[str], alone: bool) -> Iterator[None]:
+    """Logs an InputError and adds `name` to `failed`; if it is `alone`, the error goes through."""
+    try:
+        yield
+    except InputError as error:
+        if alone:
+            raise
+        _log.error("%s", error)
+        failed.append(name)
 
 
 def _find_job(argument: str) -> Job:
@@ -143,8 +166,11 @@ def render_jobs(renderer: Renderer, jobs: list[Job], options: RenderOptions) -> 
     the file's in an animation. An animation, and with `save_video` any job, gives `NAME.mp4`, and
     `NAME_comparison.mp4` if all its views have ground truth.
 
+    A job that fails does not stop the others: its error is logged.
+
     Raises:
-      InputError: bad scenes, resolutions or views, or an output folder that cannot be written.
+      InputError: the only job fails, the resolution does not go with the network, or files of the
+        output folder cannot be written or would take another meaning.
     """
     if options.resolution is not None:
         renderer.check_resolution(options.resolution)
@@ -159,9 +185,10 @@ def render_jobs(renderer: Renderer, jobs: list[Job], options: RenderOptions) -> 
             pictures = _render_job(renderer, job, options, summary, progress)
             if options.save_video or len(job.files) > 1:
                 pictures = _with_videos(pictures, job.name, options, summary)
-            decibels = [picture.psnr for picture in pictures]
-            if compared := [value for value in decibels if value is not None]:
-                summary.psnr[job.name] = compared
+            with _going_on(job.name, summary.failed, alone=len(jobs) == 1):
+                decibels = [picture.psnr for picture in pictures]
+                if compared := [value for value in decibels if value is not None]:
+                    summary.psnr[job.name] = compared
     summary.seconds += renderer.seconds - started
     return summary
 

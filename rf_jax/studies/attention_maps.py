@@ -23,7 +23,6 @@ from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.models.stacks import COLLECTIONS
-from rf_jax.rendering.files import find_jobs
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.scene import load_scene
 from rf_jax.structs import EMISSION, Scene
@@ -41,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    scene = load_scene(find_jobs([args.scene])[0].files[0])
+    scene = load_scene(args.scene)
     maps = {}
     for checkpoint in args.checkpoints:
         network = load_pretrained(checkpoint)

@@ -12,7 +12,6 @@ from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.images.metrics import psnr
 from rf_jax.images.radiance import log_radiance
 from rf_jax.models import VARIANTS
-from rf_jax.rendering.files import find_jobs
 from rf_jax.rendering.renderer import PRECISIONS, Renderer
 from rf_jax.scene import load_scene
 from rf_jax.weights.pretrained import load_pretrained
@@ -36,7 +35,7 @@ def main() -> None:
     )
     parser.add_argument("--resolution", type=int, default=128, help="image side in pixels")
     args = parser.parse_args()
-    scene = load_scene(find_jobs([args.scene])[0].files[0])
+    scene = load_scene(args.scene)
     variables, config = _network(args)
     images = {
         name: Renderer(variables, config, name).render(scene, args.resolution)

@@ -84,6 +84,24 @@ def test_a_damaged_frame_leaves_whole_files_and_no_video(refused, tmp_path, fram
     load_png(tmp_path / "out" / "frame_1_view_0.png")
 
 
+def test_bad_scenes_do_not_stop_the_others(command, tmp_path, frames, caplog):
+    damaged = frames / "frame_2.h5"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    status, out, errors = command(*small("none.json", damaged, frames / "frame_1.h5", "blue_room"))
+    assert status == 2 and "109 triangles, 2 views" in out
+    assert errors == "error: 2 of 4 scenes were not rendered: none.json, frame_2\n"
+    first, second = (record.message for record in caplog.records if record.levelname == "error")
+    assert first.startswith("none.json: no such scene")
+    assert "frame_2.h5: not a complete HDF5 file" in second
+    for name in ("frame_1", "blue_room"):
+        load_png(tmp_path / "out" / f"{name}_view_0.png")
+
+
+def test_scenes_that_are_all_missing(refused, caplog):
+    assert "none of the 2 scenes was found" in refused(*small("a.json", "b.json"))
+    assert [message[:7] for message in caplog.messages] == ["a.json:", "b.json:"]
+
+
 def test_saved_h5_of_all_frames(command, tmp_path, frames):
     assert command(*small(frames, "--save_h5"))[0] == 0
     for number in (1, 2, 10):
@@ -126,15 +144,16 @@ def test_no_scene_overwrites_anothers_ground_truth(refused, command, tmp_path, f
 
 
 def test_names_of_jobs(frames):
-    job, bundled = find_jobs([str(frames), "blue_room"])
-    assert job.name == "frames.v1" and job.frame_names == ["frame_1", "frame_2", "frame_10"]
+    (job, bundled), missing = find_jobs([str(frames), "blue_room"])
+    assert missing == [] and job.name == "frames.v1"
+    assert job.frame_names == ["frame_1", "frame_2", "frame_10"]
     assert bundled.frame_names == ["blue_room"] and bundled.files == (bundled_scene("blue_room"),)
-    (animation,) = find_jobs(["turning_block"])
+    ((animation,), _) = find_jobs(["turning_block"])
     assert animation.name == "turning_block" and len(animation.files) == 24
     assert animation.frame_names[:2] == ["frame_00", "frame_01"]
     for name in ("frame_2.h5", "frame_10.h5"):
         (frames / name).unlink()
-    assert find_jobs([str(frames)])[0].frame_names == ["frames.v1"]
+    assert find_jobs([str(frames)])[0][0].frame_names == ["frames.v1"]
 
 
 def test_scenes_by_option(command, tmp_path, frames):

@@ -11,7 +11,6 @@ import pytest
 from rf_jax.attention.dot_product import dot_product_attention
 from rf_jax.attention.performer import PerformerOptions
 from rf_jax.images.files import load_png
-from rf_jax.rendering.files import find_jobs
 from rf_jax.scene import load_scene
 from rf_jax.studies import attention_maps
 from rf_jax.weights.checkpoint import save_checkpoint
@@ -20,7 +19,7 @@ from rf_jax.weights.random_weights import random_variables
 
 @pytest.fixture(scope="module")
 def scene():
-    return load_scene(find_jobs(["cornell_box"])[0].files[0])
+    return load_scene("cornell_box")
 
 
 @pytest.fixture(scope="module")
