@@ -72,7 +72,8 @@ def add_network_options(add: Callable) -> None:
         help=f"{', '.join(ATTENTIONS)}, or STAGE1,STAGE2 (default: what the checkpoint names; "
         "for the published ones auto, the fastest exact attention on the device)",
     )
-    add("--batch_size", type=int, default=1, help="views rendered at once")
+    add("--batch_size", type=int, default=1, help="views rendered at once on each device")
+    add("--devices", type=int, help="devices that share the views of a scene (default: all)")
 
 
 def add_output_options(add: Callable) -> None:
@@ -106,7 +107,9 @@ def main() -> None:
     args = parse_args()
     scenes = [*args.scenes, *(args.more_scenes or [])] or ["cornell_box"]
     jobs, missing = find_jobs(scenes)
-    renderer = Renderer.from_pretrained(args.checkpoint, args.precision, args.attention)
+    renderer = Renderer.from_pretrained(
+        args.checkpoint, args.precision, args.attention, args.devices
+    )
     options = RenderOptions(
         output_dir=args.output_dir,
         resolution=args.resolution,

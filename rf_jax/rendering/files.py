@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -21,7 +20,7 @@ from rf_jax.images.comparison import comparison_image
 from rf_jax.images.files import VideoWriter, save_exr, save_png
 from rf_jax.images.metrics import psnr
 from rf_jax.images.tone_map import to_uint8, tone_map
-from rf_jax.rendering.renderer import Renderer, one_behind
+from rf_jax.rendering.renderer import Renderer, RunningViews, one_behind
 from rf_jax.scene import find_scene_files, load_scene, save_h5
 from rf_jax.scene.check import scene_warnings
 from rf_jax.scene.ground_truth import load_ground_truth
@@ -233,13 +232,13 @@ class _Pending(NamedTuple):
     Attributes:
       file: the scene's file.
       names: the names that the files of each view begin with.
-      images: what `Renderer.dispatch_views` yielded.
+      running: what `Renderer.dispatch_views` yielded.
       truths: the ground truth of each view, or None.
     """
 
     file: Path
     names: list[str]
-    images: jax.Array
+    running: RunningViews
     truths: list[np.ndarray | None]
 
 
@@ -247,7 +246,7 @@ def _render_job(renderer, job, options, summary, progress) -> Iterator[Picture]:
     """Renders the views of a job, and writes the files of each while the next one is rendered."""
     for pending in one_behind(_dispatch_job(renderer, job, options, summary, progress)):
         with prefix_errors(str(pending.file)):
-            images = renderer.fetch(pending.images)
+            images = renderer.fetch(pending.running)
             for name, image, truth in zip(pending.names, images, pending.truths, strict=True):
                 with summary.timed("writing"):
                     picture = _write_view(options, name, image[0], truth)
@@ -279,9 +278,9 @@ def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pendin
             batches = renderer.dispatch_views(
                 renderer.encode_scene(scene), *cameras, resolution, options.batch_size
             )
-            for images in batches:
-                count = images.shape[1]
-                yield _Pending(file, names[:count], images, truths[:count])
+            for running in batches:
+                count = running.count
+                yield _Pending(file, names[:count], running, truths[:count])
                 names, truths = names[count:], truths[count:]
         if options.save_h5:
             save_h5(scene, options.output_dir / f"{name}.h5")

@@ -1,22 +1,23 @@
 """The renderer: the network's two stages, compiled once per shape, from scenes to linear images."""
 
-import collections
-import functools
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from rf_jax.compilation import enable_compilation_cache
 from rf_jax.errors import InputError
 from rf_jax.images.radiance import linear_radiance
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.rendering.preprocess import prepare_scene
+from rf_jax.rendering.programs import Programs
 from rf_jax.scene.check import scene_warnings
 from rf_jax.scene.validate import with_view_axes
 from rf_jax.structs import Scene, SceneEncoding
@@ -31,6 +32,21 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+_BY_VIEW = P(None, "views")
+
+
+class RunningViews(NamedTuple):
+    """Views that devices are working on.
+
+    Attributes:
+      images: [B, n, H, W, C] linear radiance.
+      count: how many of the n views are wanted; the others only fill the batch.
+    """
+
+    images: jax.Array
+    count: int
+
+
 class Renderer:
     """Renders scenes with one network.
 
@@ -39,7 +55,8 @@ class Renderer:
       trained_on: the images and scenes that its weights were trained on.
       seconds: wall time that callers waited so far by phase: "compile", "view-independent",
         "view-dependent".
-      program_bytes: memory that the latest program of each stage needs, weights included.
+      program_bytes: memory that the latest program of each stage needs on a device, weights
+        included.
       approximates_exact_weights: whether the weights were trained with exact attention and the
         chosen attention is not exact.
     """
@@ -51,8 +68,9 @@ class Renderer:
         precision: str = "fp32",
         attention: str | None = None,
         trained_on: TrainedOn = PUBLISHED,
+        devices: int | None = None,
     ):
-        """Puts a network on the default device.
+        """Puts a network on the first device of this process.
 
         Args:
           variables: what `load_pretrained` or `RenderFormer.init` returned.
@@ -61,9 +79,12 @@ class Renderer:
           attention: the name of an attention function for both stages, or "first,second"; None
             takes those that the configuration names.
           trained_on: what the weights were trained on, which decides the default resolution.
+          devices: number of this process's devices that share the views of a scene, of which each
+            gets a copy of the weights when it is needed; None takes all.
 
         Raises:
-          InputError: unknown names, or an attention that does not go with these weights.
+          InputError: unknown names, more devices than there are, or an attention that does not go
+            with these weights.
         """
         if precision not in PRECISIONS:
             raise InputError(
@@ -76,13 +97,13 @@ class Renderer:
         self.approximates_exact_weights = trained_exact and not _is_exact(config)
         self.config = config
         self.trained_on = trained_on
-        self.seconds: collections.Counter[str] = collections.Counter()
-        self.program_bytes: dict[str, int] = {}
         self._precision = precision
         self._model = RenderFormer(config, dtype)
-        self._variables = jax.device_put(_cast_variables(variables, dtype))
-        self._programs: dict[Any, jax.stages.Compiled] = {}
-        self._running: tuple[str, Any] | None = None  # the stage on the device, and its result
+        self._devices = _first_devices(devices)
+        self._variables = jax.device_put(_cast_variables(variables, dtype), self._devices[0])
+        self._copies: dict[Mesh, dict[str, Any]] = {}  # the variables on several devices
+        self._programs = Programs()
+        self.seconds, self.program_bytes = self._programs.seconds, self._programs.program_bytes
         self._warned: set[str] = set()
 
     @classmethod
@@ -91,17 +112,19 @@ class Renderer:
         path: str | Path = BUNDLED_WEIGHTS,
         precision: str = "fp32",
         attention: str | None = None,
+        devices: int | None = None,
     ) -> "Renderer":
         """A renderer with the weights at `path` (see `load_pretrained`); default: the bundled ones.
 
         Also turns on JAX's persistent compilation cache (see `enable_compilation_cache`).
 
         Raises:
-          InputError: weights that cannot be read, or unknown names.
+          InputError: weights that cannot be read, unknown names, or more devices than there are.
         """
         enable_compilation_cache()
         network = load_pretrained(path)
-        return cls(network.variables, network.config, precision, attention, network.trained_on)
+        known = network.trained_on
+        return cls(network.variables, network.config, precision, attention, known, devices)
 
     def render(
         self,
@@ -119,7 +142,8 @@ class Renderer:
             and one field of view for all cameras. Or a list of scenes, whose sizes may differ.
           resolution: image side in pixels; None takes that of the images that the weights were
             trained on.
-          batch_size: views rendered at once; more use a large GPU better and need more memory.
+          batch_size: views rendered at once on each device; more use a large GPU better and need
+            more memory.
 
         Returns:
           [B, V, H, W, C] linear radiance, float32; B = 1 for a scene that is not batched. A list of
@@ -175,13 +199,13 @@ class Renderer:
         Raises:
           InputError: a bad scene.
         """
-        tokens = jax.device_put(prepare_scene(scene, self.config))
+        tokens = jax.device_put(prepare_scene(scene, self.config), self._devices[0])
 
         def encode(variables, tokens):
             return self._model.apply(variables, tokens, method=RenderFormer.encode_scene)
 
-        encoding = self._start("view-independent", encode, self._variables, tokens)
-        self._wait()
+        encoding = self._programs.start("view-independent", encode, self._variables, tokens)
+        self._programs.wait()
         return encoding
 
     def render_views(
@@ -219,7 +243,7 @@ class Renderer:
         fov_degrees: np.ndarray,
         resolution: int,
         batch_size: int = 1,
-    ) -> Iterator[jax.Array]:
+    ) -> Iterator[RunningViews]:
         """Begins to render views, without waiting for the images.
 
         The device is busy while the caller works, if the caller takes the next images before it
@@ -229,7 +253,7 @@ class Renderer:
           encoding, camera_to_world, fov_degrees, resolution, batch_size: as in `render_views`.
 
         Yields:
-          [B, n, H, W, C] linear radiance of the next n views, for `fetch`.
+          the next views, for `fetch`. All devices work on them.
 
         Raises:
           InputError: a resolution that the network cannot render, or a bad batch size.
@@ -241,65 +265,60 @@ class Renderer:
         camera_to_world = np.asarray(camera_to_world, np.float32).reshape(scenes, -1, 4, 4)
         fov_degrees = np.asarray(fov_degrees, np.float32).reshape(scenes, -1)
         views = fov_degrees.shape[1]
-        batch_size = min(batch_size, views)
+        mesh = Mesh(np.array(self._devices[:views]), ("views",))
+        batch_size = min(batch_size, -(-views // mesh.size)) * mesh.size
+        variables, encoding = self._on_mesh(mesh, encoding)
         for start in range(0, views, batch_size):
             # The last batch repeats its last view, so that one program serves all batches.
             chosen = np.minimum(np.arange(start, start + batch_size), views - 1)
-            cameras = jax.device_put((camera_to_world[:, chosen], fov_degrees[:, chosen]))
-            arguments = (self._variables, encoding, *cameras)
-            images = self._start("view-dependent", self._render, *arguments, resolution=resolution)
-            count = min(batch_size, views - start)
-            yield images if count == batch_size else images[:, :count]
+            cameras = camera_to_world[:, chosen], fov_degrees[:, chosen]
+            cameras = jax.device_put(cameras, NamedSharding(mesh, _BY_VIEW))
+            arguments = (variables, encoding, *cameras)
+            static = {"resolution": resolution, "mesh": mesh}
+            images = self._programs.start("view-dependent", self._render, *arguments, **static)
+            yield RunningViews(images, min(batch_size, views - start))
 
-    def fetch(self, images: jax.Array) -> Iterator[np.ndarray]:
+    def fetch(self, views: RunningViews) -> Iterator[np.ndarray]:
         """Yields the views [B, H, W, C] of what `dispatch_views` yielded, as NumPy arrays.
 
         Raises:
           InputError: a result that is not finite.
         """
         start = time.perf_counter()
-        images = np.asarray(images)
+        images = np.asarray(views.images)[:, : views.count]
         self.seconds["view-dependent"] += time.perf_counter() - start
         self._check_finite(images)
         yield from images.swapaxes(0, 1)
 
-    def _render(self, variables, encoding, camera_to_world, fov_degrees, *, resolution):
-        image, _ = self._model.apply(
-            variables,
-            encoding,
-            camera_to_world,
-            fov_degrees,
-            resolution,
-            method=RenderFormer.render_view,
-        )
-        return image if self.config.use_ldr else linear_radiance(image)
+    def _on_mesh(self, mesh: Mesh, encoding: SceneEncoding) -> tuple[dict, SceneEncoding]:
+        """The variables and an encoding on every device of a mesh."""
+        if mesh.size == 1:
+            return self._variables, encoding
+        everywhere = NamedSharding(mesh, P())
+        if mesh not in self._copies:
+            self._copies = {mesh: jax.device_put(self._variables, everywhere)}
+        return self._copies[mesh], jax.device_put(encoding, everywhere)
 
-    def _start(self, stage, function, *args, **static):
-        """Starts a function, compiled once per combination of shapes, after the one before it."""
-        leaves, structure = jax.tree.flatten(args)
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        program = (stage, structure, shapes, *static.values())
-        if program not in self._programs:
-            start = time.perf_counter()
-            lowered = jax.jit(functools.partial(function, **static)).lower(*args)
-            self._programs[program] = compiled = lowered.compile()
-            self.program_bytes[stage] = _memory_bytes(compiled)
-            self.seconds["compile"] += time.perf_counter() - start
-        self._wait()
-        start = time.perf_counter()
-        result = self._programs[program](*args)
-        self._running = stage, result
-        self.seconds[stage] += time.perf_counter() - start
-        return result
+    def _render(self, variables, encoding, camera_to_world, fov_degrees, *, resolution, mesh):
+        """Images [B, V, H, W, C] of V views, of which each device of the mesh renders some."""
 
-    def _wait(self):
-        """Waits for the running stage and counts the seconds as its own."""
-        if self._running is not None:
-            stage, result = self._running
-            start = time.perf_counter()
-            jax.block_until_ready(result)
-            self.seconds[stage] += time.perf_counter() - start
-            self._running = None
+        def render(variables, encoding, camera_to_world, fov_degrees):
+            image, _ = self._model.apply(
+                variables,
+                encoding,
+                camera_to_world,
+                fov_degrees,
+                resolution,
+                method=RenderFormer.render_view,
+            )
+            return image if self.config.use_ldr else linear_radiance(image)
+
+        if mesh.size > 1:  # every device runs the program that one device runs on its own
+            specs = P(), P(), _BY_VIEW, _BY_VIEW
+            render = jax.shard_map(
+                render, mesh=mesh, in_specs=specs, out_specs=_BY_VIEW, check_vma=False
+            )
+        return render(variables, encoding, camera_to_world, fov_degrees)
 
     def _check_finite(self, image: np.ndarray) -> None:
         bad = int(image.size - np.isfinite(image).sum())
@@ -327,18 +346,19 @@ def one_behind(items: Iterable[T]) -> Iterator[T]:
     yield from waiting
 
 
+def _first_devices(count: int | None) -> list[jax.Device]:
+    devices = jax.local_devices()
+    count = len(devices) if count is None else count
+    if not isinstance(count, int | np.integer) or not 1 <= count <= len(devices):
+        raise InputError(
+            f"devices: expected an integer from 1 to {len(devices)}, as many as this machine has, "
+            f"found {count}"
+        )
+    return devices[:count]
+
+
 def _is_exact(config: RenderFormerConfig) -> bool:
     return config.view_independent.attention.exact and config.view_dependent.attention.exact
-
-
-def _memory_bytes(compiled: jax.stages.Compiled) -> int:
-    analysis = compiled.memory_analysis()
-    sizes = (
-        analysis.argument_size_in_bytes,
-        analysis.output_size_in_bytes,
-        analysis.temp_size_in_bytes,
-    )
-    return sum(sizes)
 
 
 def _cast_variables(variables: dict[str, Any], dtype: jnp.dtype) -> dict[str, Any]:

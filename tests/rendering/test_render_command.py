@@ -64,6 +64,21 @@ def test_the_video_has_the_frames_in_natural_order(command, tmp_path, frames):
     assert differences.argmin(axis=1).tolist() == [0, 1, 2]
 
 
+def test_devices_give_the_same_images(command, tmp_path):
+    cameras = np.repeat(random_scene(12).camera_to_world, 5, axis=0)
+    cameras[:, :3, 3] *= np.linspace(1, 1.2, 5)[:, None]
+    scene = random_scene(12).replace(camera_to_world=cameras, fov_degrees=np.full(5, 40, "f4"))
+    save_h5(scene, tmp_path / "a.h5")
+    for devices in (1, 4):
+        arguments = ("--devices", devices, "--output_dir", f"out{devices}")
+        status, out, _ = command(RENDER, "a.h5", "--resolution", 16, *arguments)
+        assert status == 0 and "12 triangles, 5 views" in out
+    for view in range(5):
+        one, four = (load_exr(tmp_path / f"out{n}" / f"a_view_{view}.exr") for n in (1, 4))
+        np.testing.assert_allclose(four, one, rtol=1e-4, atol=1e-6)
+    assert command(RENDER, "a.h5", "--devices", 9)[0] == 2
+
+
 def test_a_job_warns_once_of_each_kind(command, frames, caplog):
     assert command(*small(frames))[0] == 0
     said = "a field of view of 45 degrees: the weights saw 35 to 42"

@@ -15,7 +15,7 @@ from rf_jax.trained_on import TrainedOn
 
 @pytest.fixture(scope="module")
 def renderer(variables, config):
-    return Renderer(variables, config, trained_on=TrainedOn(16))
+    return Renderer(variables, config, trained_on=TrainedOn(16), devices=1)
 
 
 def views(scene, count):
@@ -73,6 +73,33 @@ def test_batches_of_views(renderer, batch_size):
     np.testing.assert_allclose(image, renderer.render(scene), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("devices", "views_of_scene", "batch_size"), [(8, 8, 1), (3, 7, 2)])
+def test_devices_share_the_views(renderer, variables, config, devices, views_of_scene, batch_size):
+    scene = views(random_scene(5), views_of_scene)
+    several = Renderer(variables, config, trained_on=TrainedOn(16), devices=devices)
+    (running, *_) = several.dispatch_views(
+        several.encode_scene(scene), scene.camera_to_world, scene.fov_degrees, 16, batch_size
+    )
+    assert len(running.images.sharding.device_set) == devices
+    assert running.images.addressable_shards[0].data.shape[1] == batch_size
+    image = several.render(scene, batch_size=batch_size)
+    np.testing.assert_allclose(image, renderer.render(scene), rtol=1e-4, atol=1e-6)
+
+
+def test_one_view_takes_one_device(variables, config):
+    renderer = Renderer(variables, config)
+    scene = random_scene(5)
+    cameras = scene.camera_to_world, scene.fov_degrees
+    (running,) = renderer.dispatch_views(renderer.encode_scene(scene), *cameras, 16)
+    assert len(jax.local_devices()) == 8 and len(running.images.sharding.device_set) == 1
+
+
+@pytest.mark.parametrize("devices", [0, 9, 1.5])
+def test_devices_that_are_not_there(variables, config, devices):
+    with pytest.raises(InputError, match=f"devices: expected an integer from 1 to 8.*{devices}"):
+        Renderer(variables, config, devices=devices)
+
+
 def test_warnings_come_once_per_renderer(variables, config, caplog):
     renderer = Renderer(variables, config, trained_on=TrainedOn(16, triangles=4))
     with caplog.at_level(logging.WARNING):
@@ -109,13 +136,13 @@ def test_an_error_does_not_lose_the_item_before_it():
 def test_the_next_view_runs_while_one_is_fetched(renderer, monkeypatch):
     """Otherwise the device would wait until the caller has written the image."""
     events = []
-    for name in ("_start", "_check_finite"):
-        method = getattr(renderer, name)
+    for place, name in ((renderer._programs, "start"), (renderer, "_check_finite")):
+        method = getattr(place, name)
 
         def noted(*arguments, name=name, method=method, **static):
             events.append(name)
             return method(*arguments, **static)
 
-        monkeypatch.setattr(renderer, name, noted)
+        monkeypatch.setattr(place, name, noted)
     renderer.render(views(random_scene(5), 3))
-    assert [event == "_start" for event in events] == [True, True, True, False, True, False, False]
+    assert [event == "start" for event in events] == [True, True, True, False, True, False, False]
