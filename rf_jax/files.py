@@ -67,6 +67,22 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
                 temporary.unlink()
 
 
+def utf8_path(path: Path) -> Path:
+    """The absolute path, for libraries that take names as UTF-8.
+
+    Raises:
+      InputError: the name has other bytes, or Python reads names as ASCII here.
+    """
+    path = path.resolve()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}: expected a name in UTF-8; set PYTHONUTF8=1, or choose another folder"
+        ) from error
+    return path
+
+
 @contextlib.contextmanager
 def temporary_folder(beside: Path) -> Iterator[Path]:
     """Yields a new folder beside a path, on the same file system, and removes it at the end."""

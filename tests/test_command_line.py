@@ -1,6 +1,8 @@
 """How commands end: lost output, interrupts, missing packages; and their help and version."""
 
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,10 @@ import pytest
 
 import rf_jax
 from rf_jax import compilation
+from rf_jax.errors import InputError
+from rf_jax.images.files import load_exr
+from rf_jax.scene import bundled_scene
+from rf_jax.weights.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -159,6 +165,26 @@ def test_a_cache_that_cannot_be_used_warns_in_one_line(case, tmp_path, monkeypat
         jax.config.update("jax_compilation_cache_dir", before)
     (message,) = caplog.messages
     assert "compiled programs are not kept" in message and "\n" not in message
+
+
+# --- names of files ---
+
+
+def test_names_that_are_not_ascii(tmp_path, config, variables):
+    """In a process that takes names as ASCII, and names that are not UTF-8 anywhere."""
+    environment = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    scene = bundled_scene("blue_room").parent
+    for name in ("b\u00f6x".encode(), "b\u00f6x".encode("latin-1")):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        shutil.copytree(scene, folder)
+        command = [sys.executable, ROOT / "render.py", folder / "scene.json", "--save_h5"]
+        command += ["--output_dir", folder / "out", "--save_video", "--tone_mapper", "agx"]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert load_exr(folder / "out" / "scene_view_0.exr").shape == (64, 64, 3)
+        assert f"-> {tmp_path}/b\\udc" in result.stdout
+        with pytest.raises(InputError, match="expected a name in UTF-8"):
+            save_checkpoint(Path(f"{tmp_path}/\udcf6"), variables, config.to_dict())
 
 
 # --- lost output and interrupts ---

@@ -50,7 +50,7 @@ def save_exr(path: str | os.PathLike, image: NDArray[np.float32], half: bool = F
     channels = {"RGBA"[: image.shape[-1]]: np.ascontiguousarray(image)}
     with atomic_path(path) as temporary:
         try:
-            OpenEXR.File(header, channels).write(str(temporary))
+            OpenEXR.File(header, channels).write(os.fsencode(temporary))
         except RuntimeError as error:
             raise OSError(str(error)) from error
 
@@ -68,7 +68,7 @@ def load_exr(path: str | os.PathLike) -> NDArray[np.float32]:
     try:
         with _quiet():
             _check_exr_size(path)
-            with OpenEXR.File(str(path), separate_channels=True) as file:
+            with OpenEXR.File(os.fsencode(path), separate_channels=True) as file:
                 channels = {name: channel.pixels for name, channel in file.channels().items()}
         if {"R", "G", "B"} <= channels.keys():
             chosen = [channels[name] for name in "RGBA" if name in channels]
@@ -81,7 +81,7 @@ def load_exr(path: str | os.PathLike) -> NDArray[np.float32]:
 def _check_exr_size(path: str | os.PathLike) -> None:
     """Raises a ValueError for a file too small for the images that its headers declare."""
     num_values = 0
-    with OpenEXR.File(str(path), header_only=True) as file:
+    with OpenEXR.File(os.fsencode(path), header_only=True) as file:
         for header in (part.header for part in file.parts):
             low, high = (np.asarray(corner, np.int64) for corner in header["dataWindow"])
             num_values += int(np.prod(high - low + 1)) * len(header["channels"])

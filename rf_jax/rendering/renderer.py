@@ -24,6 +24,9 @@ from rf_jax.structs import Scene, SceneEncoding
 from rf_jax.trained_on import PUBLISHED, TrainedOn
 from rf_jax.weights.pretrained import BUNDLED_WEIGHTS, load_pretrained, with_attention
 
+MAX_RESOLUTION = 16_384
+"""Largest side of images in pixels: linear RGB then takes 3 GB, and the network far more."""
+
 PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
 """The compute type of matrix products by the precision's name; everything else is float32."""
 
@@ -188,6 +191,8 @@ class Renderer:
                 f"resolution: expected a positive multiple of {multiple} for this network, whose "
                 f"images are square, found {resolution}"
             )
+        if side > MAX_RESOLUTION:
+            raise InputError(f"resolution: expected at most {MAX_RESOLUTION}, found {side}")
         return int(side)
 
     def encode_scene(self, scene: Scene) -> SceneEncoding:

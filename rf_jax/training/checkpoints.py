@@ -18,7 +18,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from rf_jax.checksums import verify_checksums, write_checksums
 from rf_jax.errors import InputError
-from rf_jax.files import atomic_path
+from rf_jax.files import atomic_path, utf8_path
 from rf_jax.trained_on import TrainedOn
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.steps import TrainState
@@ -52,7 +52,7 @@ class TrainCheckpoints:
             ]
         )
         self._manager = ocp.CheckpointManager(
-            (workdir / CHECKPOINTS_NAME).resolve(),
+            utf8_path(workdir / CHECKPOINTS_NAME),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep, cleanup_tmp_directories=True
             ),

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from rf_jax.checksums import verify_checksums, write_checksums
 from rf_jax.errors import InputError, prefix_errors
-from rf_jax.files import read_json, remove_abandoned, temporary_folder
+from rf_jax.files import read_json, remove_abandoned, temporary_folder, utf8_path
 
 CONFIG_NAME = "config.json"
 VARIABLES_NAME = "variables"
@@ -77,7 +77,7 @@ def save_checkpoint(folder: Path, variables: Mapping[str, Any], config: dict[str
             whole.mkdir()
             (whole / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
             with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save((whole / VARIABLES_NAME).resolve(), dict(variables))
+                checkpointer.save(utf8_path(whole / VARIABLES_NAME), dict(variables))
             write_checksums(whole / VARIABLES_NAME)
             _replace_folder(folder, whole, temporary / "replaced")
     except InputError:
@@ -126,7 +126,7 @@ def _load_variables(folder: Path, variables_folder: Path) -> dict[str, Any]:
     with prefix_errors(str(folder)):
         try:
             with ocp.StandardCheckpointer() as checkpointer:
-                path = variables_folder.resolve()
+                path = utf8_path(variables_folder)
                 # By default arrays would go to the devices that they were saved from.
                 target = jax.tree.map(_empty, dict(checkpointer.metadata(path).item_metadata))
                 return checkpointer.restore(path, target)
