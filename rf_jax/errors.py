@@ -50,7 +50,7 @@ def listed(names: Collection[object], length: int = 120) -> str:
     """The first names of a list, at most ten and about `length` characters, and how many follow."""
     shown: list[str] = []
     for name in itertools.islice(names, 10):
-        shown.append(one_line(name, 80))
+        shown.append(one_line(name, 120))
         if sum(map(len, shown)) > length:
             break
     more = len(names) - len(shown)

@@ -197,6 +197,12 @@ def check_file(path: str | os.PathLike, max_bytes: int | None = None) -> None:
     open_file(path, max_bytes).close()
 
 
+def file_size(path: str | os.PathLike) -> int:
+    """The size in bytes of a file, which is checked as `open_file` does."""
+    with open_file(path) as file:
+        return os.fstat(file.fileno()).st_size
+
+
 def read_bytes(path: str | os.PathLike, max_bytes: int) -> bytes:
     """The content of a regular file.
 

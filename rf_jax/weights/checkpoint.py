@@ -5,6 +5,7 @@ A training directory has such a `config.json` too, and one such folder of variab
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,8 +40,9 @@ def load_config_json(path: Path) -> dict[str, Any]:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether the folder is one for `load_checkpoint`: a checkpoint or a training directory."""
-    has_weights = (folder / VARIABLES_NAME).is_dir() or (folder / CHECKPOINTS_NAME).is_dir()
-    return has_weights and (folder / CONFIG_NAME).is_file()
+    # These functions, unlike Path's, answer no for a name that is too long
+    has_weights = any(os.path.isdir(folder / name) for name in (VARIABLES_NAME, CHECKPOINTS_NAME))
+    return has_weights and os.path.isfile(folder / CONFIG_NAME)
 
 
 def _variables_folder(folder: Path) -> Path:

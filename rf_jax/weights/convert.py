@@ -9,6 +9,7 @@ PyTorch layouts: Linear [out, in], Conv [out, in, kh, kw], ConvTranspose [in, ou
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -18,8 +19,9 @@ import numpy as np
 from flax import traverse_util
 
 from rf_jax.attention import Attention
-from rf_jax.errors import InputError
+from rf_jax.errors import InputError, listed
 from rf_jax.models import RenderFormerConfig, init_variables
+from rf_jax.structs import NUM_CHANNELS
 
 Transform = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
 """Changes the layout from PyTorch to Flax, and back."""
@@ -62,6 +64,52 @@ def variable_shapes(config: RenderFormerConfig) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in leaves.items()}
 
 
+def least_parameters(config: RenderFormerConfig) -> int:
+    """A lower bound of the number of parameters, from the sizes of the largest tensors.
+
+    Unlike `variable_shapes` it costs nothing, whatever sizes a configuration asks for.
+    """
+    first, second = config.view_independent, config.view_dependent
+    layers = sum(
+        stage.depth * (4 * stage.width**2 + 2 * stage.width * stage.hidden_dim)
+        for stage in (first, second)
+    )
+    texture = NUM_CHANNELS * config.texture_encode_patch_size**2 + config.num_register_tokens
+    encoders = 18 * config.vn_pe_num_freqs if config.use_vn_encoder else 0
+    pixels = config.patch_size**2 * second.width
+    decoder = 0
+    if config.use_dpt_decoder:
+        levels = sum(config.dpt_out_channels) * (second.width + 9 * config.dpt_features)
+        decoder = 60 * config.dpt_features**2 + levels
+    return layers + (texture + encoders) * first.width + pixels + decoder
+
+
+def check_size(config: RenderFormerConfig, num_bytes: int, may_hold_more: bool = False) -> None:
+    """Checks that a file of `num_bytes` can hold a network, before either is made or read.
+
+    Args:
+      config: the network.
+      num_bytes: size of the file.
+      may_hold_more: whether the file may hold other tensors too, an optimizer's for example.
+
+    Raises:
+      InputError: the sizes do not fit.
+    """
+    least = least_parameters(config)
+    if least > num_bytes:
+        raise InputError(
+            f"the sizes in config.json ask for {least:,} parameters or more, which the weights' "
+            f"{num_bytes:,} bytes cannot hold; the file is cut short, or of another network"
+        )
+    # Float64, and a long header
+    most = 8 * sum(map(math.prod, variable_shapes(config).values())) + 2**27
+    if num_bytes > most and not may_hold_more:
+        raise InputError(
+            f"expected at most {most:,} bytes for the sizes in config.json, found {num_bytes:,}; "
+            "the file is of another network"
+        )
+
+
 def fresh_leaves(config: RenderFormerConfig, paths: Collection[str]) -> dict[str, np.ndarray]:
     """Freshly initialized leaves (path -> array) of a network; only those at `paths` are made."""
 
@@ -81,8 +129,8 @@ def from_torch(tensors: Mapping[str, np.ndarray], config: RenderFormerConfig) ->
     """Converts a PyTorch state dict to Flax variables, and keeps the types of the tensors.
 
     Raises:
-      InputError: the tensors do not fit the configuration; the message names every missing,
-        unexpected and misshaped tensor and those of a wrong type.
+      InputError: the tensors do not fit the configuration; the message counts the missing,
+        unexpected and misshaped tensors and those of a wrong type, and names the first.
     """
     expected, shapes = rules(config), variable_shapes(config)
     _check(tensors, {rule.torch_name: _torch_shape(rule, shapes) for rule in expected})
@@ -124,8 +172,8 @@ def check_leaves(leaves: Mapping[str, Any], config: RenderFormerConfig) -> None:
     """Checks that leaves (path -> array) are those of a network.
 
     Raises:
-      InputError: they are not; the message names every missing, unexpected and misshaped leaf and
-        those of a wrong type.
+      InputError: they are not; the message counts the missing, unexpected and misshaped leaves and
+        those of a wrong type, and names the first.
     """
     _check(leaves, variable_shapes(config))
 
@@ -295,7 +343,7 @@ def _check(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -
         ],
     }
     text = "; ".join(
-        f"{len(names)} {kind}: {', '.join(names)}" for kind, names in problems.items() if names
+        f"{len(names)} {kind}: {listed(names, 50)}" for kind, names in problems.items() if names
     )
     if text:
         raise InputError(f"the weights do not fit the configuration: {text}")

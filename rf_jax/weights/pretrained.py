@@ -11,7 +11,7 @@ from flax import traverse_util
 from rf_jax.attention import ATTENTIONS, parse_attention
 from rf_jax.checksums import CHECKSUMS_NAME, verify_checksums, write_checksums
 from rf_jax.errors import InputError, prefix_errors
-from rf_jax.files import atomic_path, remove_abandoned
+from rf_jax.files import atomic_path, file_size, remove_abandoned
 from rf_jax.models import RenderFormerConfig
 from rf_jax.trained_on import TrainedOn
 from rf_jax.weights import convert
@@ -66,6 +66,8 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
             raise InputError(f"{path}: a .pt file holds no configuration; give --model_config")
         tensors = read_pt(path)
         values = _implied_attention(tensors) | load_config_json(Path(model_config))
+        with prefix_errors(str(path)):
+            convert.check_size(_parse(values, model_config), file_size(path), may_hold_more=True)
         return _from_torch(tensors, values, path, Path(model_config))
     if model_config is not None:
         raise InputError(f"--model_config belongs to .pt files; {source} has its own")
@@ -79,6 +81,8 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
     values = load_config_json(folder / CONFIG_NAME)
     weights = folder / WEIGHTS_NAME
     verify_checksums(folder)
+    with prefix_errors(str(weights)):
+        convert.check_size(_parse(values, folder / CONFIG_NAME), file_size(weights))
     return _from_torch(read_safetensors(weights), values, weights, folder / CONFIG_NAME)
 
 

@@ -2,26 +2,24 @@
 
 import contextlib
 import functools
-import io
 import os
-import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import BinaryIO
 
 import huggingface_hub
-import ml_dtypes  # also teaches numpy the name bfloat16, which safetensors asks it for
 import numpy as np
 from huggingface_hub.errors import RepositoryNotFoundError
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rf_jax.errors import InputError, prefix_errors
-from rf_jax.files import atomic_path
+from rf_jax.errors import InputError, one_line, prefix_errors
+from rf_jax.files import atomic_path, check_file, open_file
+from rf_jax.weights.pickles import STORAGE_DTYPES, Storage, Tensor, unpickle
 
 MODEL_FILES = ("config.json", "model.safetensors")
 """The files of a model in a Hugging Face folder."""
@@ -32,6 +30,9 @@ MODEL_FILES = ("config.json", "model.safetensors")
 # ------------------------------------------------------------------------------------------------
 
 
+_SAFETENSORS_TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
+
+
 def read_safetensors(path: str | os.PathLike) -> dict[str, NDArray]:
     """Reads every tensor of a safetensors file, by name.
 
@@ -39,7 +40,14 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, NDArray]:
       InputError: the file is missing, truncated or damaged.
     """
     with _opened_safetensors(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = file.keys()
+        for name in names:
+            if (kind := file.get_slice(name).get_dtype()) not in _SAFETENSORS_TYPES:
+                raise InputError(
+                    f"{path}: {one_line(name, 80)}: expected one of "
+                    f"{', '.join(_SAFETENSORS_TYPES)}, found {kind}; convert the weights first"
+                )
+        return {name: file.get_tensor(name) for name in names}
 
 
 def read_safetensors_metadata(path: str | os.PathLike) -> dict[str, str] | None:
@@ -80,33 +88,23 @@ def write_safetensors(
 
 @contextlib.contextmanager
 def _opened_safetensors(path: str | os.PathLike) -> Iterator[safe_open]:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; check the path")
+    check_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
             yield file
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path}: larger than the free memory") from error
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: not a readable safetensors file ({_one_line(error)}); download it again"
+            f"{path}: not a readable safetensors file ({one_line(error, 200)}); download it again"
         ) from error
 
 
 # ------------------------------------------------------------------------------------------------
 # .pt checkpoints: zip files with a pickle, data.pkl, and one raw file per tensor storage
 # ------------------------------------------------------------------------------------------------
-
-_STORAGE_DTYPES = {
-    "FloatStorage": np.float32,
-    "DoubleStorage": np.float64,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
 
 # The errors that zipfile raises on damaged files, found by flipping bytes.
 _ZIP_ERRORS = (
@@ -126,9 +124,9 @@ def read_pt(path: str | os.PathLike) -> dict[str, NDArray]:
       InputError: the file is missing, damaged or in the format before PyTorch 1.6, or it asks to
         run or build anything but plain tensors.
     """
-    with prefix_errors(str(path)), _opened_zip(path) as archive:
+    with open_file(path) as file, prefix_errors(str(path)), _opened_zip(file) as archive:
         root = _archive_root(archive)
-        state_dict = _model_state_dict(_unpickle(archive.read(f"{root}/data.pkl")))
+        state_dict = _model_state_dict(unpickle(archive.read(f"{root}/data.pkl")))
         order = _byte_order(archive, root)
         read = functools.cache(functools.partial(_read_storage, archive, root, order))
         arrays = {}
@@ -138,82 +136,38 @@ def read_pt(path: str | os.PathLike) -> dict[str, NDArray]:
         return arrays
 
 
-class _Storage(NamedTuple):
-    """A raw storage: its file under data/, its PyTorch class, and its number of elements."""
-
-    key: str
-    kind: str
-    count: int
-
-
-class _Tensor(NamedTuple):
-    """The unchecked arguments of torch._utils._rebuild_tensor_v2, counted in elements."""
-
-    storage: Any
-    offset: Any
-    shape: Any
-    strides: Any
-
-
-class _Dict(dict):
-    """Takes the place of OrderedDict, and drops attributes that a pickle sets on it."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-class _InertUnpickler(pickle.Unpickler):
-    """Builds plain data, `_Storage` and `_Tensor`, and refuses every other global."""
-
-    def find_class(self, module: str, name: str) -> str | Callable:
-        # The functions are made afresh, so that no pickle can change what a later one gets.
-        match module, name:
-            case "torch", storage if storage in _STORAGE_DTYPES:
-                return storage
-            case "torch._utils", "_rebuild_tensor_v2":
-                return lambda storage, offset, shape, strides, *_: _Tensor(
-                    storage, offset, shape, strides
-                )
-            case "torch._utils", "_rebuild_parameter":
-                return lambda tensor, *_: tensor
-            case "collections", "OrderedDict":
-                return lambda *items: _Dict(*items)
-            case "torch", "Size":
-                return lambda sizes: tuple(sizes)
-            case "torch", "device":
-                return lambda *_: None
-        raise InputError(
-            f"refuses to run {f'{module}.{name}'[:80]!r} from the file's pickle; expected only "
-            "tensors: save it again with nothing but the model's state_dict"
-        )
-
-    def persistent_load(self, pid: object) -> _Storage:
-        match pid:
-            case ("storage", str(kind), str(key), _, int(count)) if kind in _STORAGE_DTYPES:
-                return _Storage(key, kind, count)
-        raise InputError("damaged: a tensor storage is not described as PyTorch does")
-
-
 @contextlib.contextmanager
-def _opened_zip(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
-    """Opens the zip archive at `path`; errors, here and in the body, become InputErrors."""
+def _opened_zip(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """Opens a zip archive; errors, here and in the body, become InputErrors."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(2)
-            # The older formats are a pickle (protocol 2) and a tar of pickles.
-            if start == b"\x80\x02":
-                raise InputError("PyTorch's format before 1.6; load and save it with a newer one")
-            with zipfile.ZipFile(file) as archive:
-                yield archive
+        start = file.read(2)
+        # The older formats are a pickle (protocol 2) and a tar of pickles.
+        if start == b"\x80\x02":
+            raise InputError("PyTorch's format before 1.6; load and save it with a newer one")
+        with zipfile.ZipFile(file) as archive:
+            _check_members(archive, os.fstat(file.fileno()).st_size)
+            yield archive
     except InputError:
         raise
-    except FileNotFoundError as error:
-        raise InputError("no such file; check the path") from error
+    except MemoryError as error:
+        raise InputError("larger than the free memory; save only the model's state_dict") from error
     except _ZIP_ERRORS as error:
         raise InputError(
-            f"not a readable PyTorch checkpoint, damaged or cut short ({_one_line(error)}); "
+            f"not a readable PyTorch checkpoint, damaged or cut short ({one_line(error, 200)}); "
             "copy or save it again"
         ) from error
+
+
+def _check_members(archive: zipfile.ZipFile, file_size: int) -> None:
+    """Refuses archives that unpack to more than their own size, as PyTorch's never do."""
+    members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise InputError("a zip file with compressed members, but PyTorch compresses none")
+    total = sum(member.file_size for member in members)
+    if total > file_size:
+        raise InputError(
+            f"damaged: its members should have {total} bytes, more than the {file_size} of the file"
+        )
 
 
 def _archive_root(archive: zipfile.ZipFile) -> str:
@@ -224,16 +178,7 @@ def _archive_root(archive: zipfile.ZipFile) -> str:
     return pickles[0].removesuffix("/data.pkl")
 
 
-def _unpickle(data: bytes) -> object:
-    try:
-        return _InertUnpickler(io.BytesIO(data)).load()
-    except InputError:
-        raise
-    except Exception as error:  # a damaged pickle can raise almost anything
-        raise InputError(f"its pickle is damaged ({_one_line(error)}); save it again") from error
-
-
-def _model_state_dict(checkpoint: object) -> dict[str, _Tensor]:
+def _model_state_dict(checkpoint: object) -> dict[str, Tensor]:
     """The model's part of a checkpoint, with the names of a model that is not distributed."""
     if not isinstance(checkpoint, dict):
         raise InputError("expected a dict of tensors; save the model's state_dict")
@@ -241,10 +186,10 @@ def _model_state_dict(checkpoint: object) -> dict[str, _Tensor]:
     if not isinstance(state_dict, dict) or not state_dict:
         raise InputError("expected tensors under model_state_dict, found none")
     for name, tensor in state_dict.items():
-        is_tensor = isinstance(tensor, _Tensor) and isinstance(tensor.storage, _Storage)
+        is_tensor = isinstance(tensor, Tensor) and isinstance(tensor.storage, Storage)
         if not (isinstance(name, str) and is_tensor):
             raise InputError(
-                f"expected model_state_dict or only named tensors, found {str(name)[:80]!r} of "
+                f"expected model_state_dict or only named tensors, found {one_line(name, 80)!r} of "
                 f"type {type(tensor).__name__}; save the model's state_dict"
             )
     if all(name.startswith("module.") for name in state_dict):
@@ -259,14 +204,14 @@ def _byte_order(archive: zipfile.ZipFile, root: str) -> str:
 
 
 def _read_storage(
-    archive: zipfile.ZipFile, root: str, byte_order: str, storage: _Storage
+    archive: zipfile.ZipFile, root: str, byte_order: str, storage: Storage
 ) -> NDArray:
     """The elements [count] of a storage, in native byte order and read-only."""
-    dtype = np.dtype(_STORAGE_DTYPES[storage.kind])
+    dtype = np.dtype(STORAGE_DTYPES[storage.kind])
     info = archive.getinfo(f"{root}/data/{storage.key}")
     if info.file_size != storage.count * dtype.itemsize:
         raise InputError(
-            f"damaged: storage {storage.key[:80]!r} should have {storage.count} values of "
+            f"damaged: storage {one_line(storage.key, 80)!r} should have {storage.count} values of "
             f"{dtype.name}, found {info.file_size} bytes"
         )
     # Bytes are swapped as integers, because bfloat16 has no big-endian form in NumPy.
@@ -274,10 +219,12 @@ def _read_storage(
     return raw.astype(f"=u{dtype.itemsize}", copy=False).view(dtype)
 
 
-def _strided_view(tensor: _Tensor, data: NDArray) -> NDArray:
+def _strided_view(tensor: Tensor, data: NDArray) -> NDArray:
     """The elements of a tensor as a view of its storage's `data`."""
     offset, shape, strides = tensor.offset, tensor.shape, tensor.strides
     try:
+        if not all(type(n) is int for n in (offset, *shape, *strides)):
+            raise TypeError
         if min((offset, *shape, *strides)) < 0 or len(shape) != len(strides):
             raise ValueError
         last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
@@ -308,10 +255,10 @@ def resolve_model_folder(source: str | os.PathLike) -> Path:
         is unknown, or the hub cannot be reached.
     """
     folder = Path(source)
-    if not folder.exists():
+    if not os.path.exists(folder):
         folder = _downloaded_folder(str(source))
     for name in MODEL_FILES:
-        if not (folder / name).is_file():
+        if not os.path.exists(folder / name):
             raise InputError(f"{source}: expected a folder with {name}, which is missing there")
     return folder
 
@@ -333,10 +280,6 @@ def _downloaded_folder(hub_id: str) -> Path:
     except Exception as error:  # of whichever HTTP library the hub's client uses
         raise InputError(
             f"{hub_id}: no such folder, and not downloaded from the Hugging Face hub "
-            f"({_one_line(error)}); without a network, get {' and '.join(MODEL_FILES)} from "
+            f"({one_line(error, 200)}); without a network, get {' and '.join(MODEL_FILES)} from "
             f"https://huggingface.co/{hub_id} by hand and give their folder"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

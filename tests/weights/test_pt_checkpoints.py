@@ -214,7 +214,7 @@ def test_pt_other_files(tmp_path):
         read_pt(path)
     with pytest.raises(InputError, match="no such file"):
         read_pt(tmp_path / "b.pt")
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="a folder"):
         read_pt(tmp_path)
 
 

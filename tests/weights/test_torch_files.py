@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -64,9 +65,21 @@ def test_safetensors_truncated(tmp_path, length):
 
 
 def test_safetensors_missing(tmp_path):
-    for path in (tmp_path, tmp_path / "a.safetensors"):
-        with pytest.raises(InputError, match="no such file"):
-            read_safetensors(path)
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in {"": "a folder", "missing": "no such file", "pipe": "a pipe"}.items():
+        with pytest.raises(InputError, match=words):
+            read_safetensors(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E8M0", "C64"])
+def test_safetensors_of_other_types(tmp_path, kind):
+    size = 8 if kind == "C64" else 1
+    header = {"a\x1b": {"dtype": kind, "shape": [1], "data_offsets": [0, size]}}
+    data = json.dumps(header).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(data).to_bytes(8, "little") + data + bytes(size))
+    with pytest.raises(InputError, match=rf"a\\x1b: expected one of F64, .* found {kind}; conv"):
+        read_safetensors(path)
 
 
 def test_safetensors_writer_failing_halfway_leaves_nothing(tmp_path, monkeypatch):
