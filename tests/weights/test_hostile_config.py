@@ -50,12 +50,13 @@ def test_a_sparse_file(tmp_path, config):
 
 def test_special_files(tmp_path, config):
     for name in ("config.json", "model.safetensors"):
-        (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-        (tmp_path / name).unlink(missing_ok=True)
-        os.mkfifo(tmp_path / name)
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config.to_dict()))
+        (folder / "model.safetensors").touch()
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
         with pytest.raises(InputError, match=rf"{name}: expected a regular file, found a pipe"):
-            load_pretrained(tmp_path)
-        (tmp_path / name).unlink()
-        (tmp_path / "model.safetensors").touch()
+            load_pretrained(folder)
     with pytest.raises(InputError, match="xxx: no such folder"):
         load_pretrained("x" * 300)
