@@ -31,17 +31,26 @@ def validate_scene(scene: Scene) -> None:
 def with_view_axes(scene: Scene) -> Scene:
     """Completes cameras that were given more simply, where the meaning is plain.
 
-    One camera [4, 4] becomes one view (of each scene of a batch), and one field of view serves all
-    cameras. The rest of the scene is not looked at.
+    One camera [4, 4] becomes one view (of each scene of a batch), one field of view serves all
+    cameras, and lists and integers become arrays of floating-point numbers. The rest of the scene
+    is not looked at.
     """
-    cameras = np.asarray(scene.camera_to_world)
-    fov = np.asarray(scene.fov_degrees)
-    lead = np.shape(scene.triangles)[:-3]
-    if cameras.shape == (4, 4):
+    cameras, fov = _floating(scene.camera_to_world), _floating(scene.fov_degrees)
+    lead = getattr(scene.triangles, "shape", ())[:-3]
+    if getattr(cameras, "shape", ()) == (4, 4):
         cameras = np.broadcast_to(cameras, (*lead, 1, 4, 4))
-    if fov.ndim == 0 and fov.dtype.kind in "if":
-        fov = np.full(cameras.shape[:-2], fov, np.float32)
+    if getattr(fov, "shape", None) == () and fov.dtype.kind == "f":
+        fov = np.full(getattr(cameras, "shape", ())[:-2], fov)
     return scene.replace(camera_to_world=cameras, fov_degrees=fov)
+
+
+def _floating(value: Any) -> Any:
+    """Numbers as a floating-point array; what is none stays, and is refused later."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # lists of different lengths
+        return value
+    return array.astype(np.float32) if array.dtype.kind in "iu" else array
 
 
 def to_float32(array: np.ndarray) -> np.ndarray:

@@ -79,6 +79,21 @@ def test_devices_give_the_same_images(command, tmp_path):
     assert command(RENDER, "a.h5", "--devices", 9)[0] == 2
 
 
+def test_a_frame_is_rendered_while_the_one_before_it_is_written(command, frames, monkeypatch):
+    events = []
+    for name in ("load_scene", "save_exr"):
+        function = getattr(render_files, name)
+
+        def noted(*arguments, name=name, function=function):
+            events.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(render_files, name, noted)
+    assert command(*small(frames))[0] == 0
+    load, save = "load_scene", "save_exr"
+    assert events == [load, load, save, load, save, save]
+
+
 def test_a_job_warns_once_of_each_kind(command, frames, caplog):
     assert command(*small(frames))[0] == 0
     said = "a field of view of 45 degrees: the weights saw 35 to 42"

@@ -42,6 +42,8 @@ def test_scenes_of_different_sizes(renderer):
 def test_cameras_and_resolutions_that_are_plain(renderer):
     scene = random_scene(5)
     expected = renderer.render(scene)
+    lists = scene.replace(camera_to_world=scene.camera_to_world.tolist(), fov_degrees=[45])
+    assert np.array_equal(renderer.render(lists, np.int64(16)), expected)
     one = scene.replace(camera_to_world=scene.camera_to_world[0], fov_degrees=float(45))
     assert np.array_equal(renderer.render(one, (16, 16)), expected)
     batch = jax.tree.map(lambda x: np.stack([x, x]), scene)
@@ -57,6 +59,19 @@ def test_cameras_and_resolutions_that_are_plain(renderer):
         ({"resolution": (16, 32)}, "resolution: expected a positive multiple of 8.*square.*16, 32"),
         ({"resolution": 20}, "resolution: expected a positive multiple of 8.*found 20"),
         ({"resolution": 16.0}, "resolution: expected a positive multiple of 8"),
+        ({"scene": random_scene(5).replace(fov_degrees="wide")}, "fov_degrees: expected floating"),
+        (
+            {"scene": random_scene(5).replace(camera_to_world=[[1], []])},
+            "camera_to_world: expected",
+        ),
+        (
+            {"scene": random_scene(5).replace(camera_to_world=np.eye(3))},
+            "camera_to_world: expected",
+        ),
+        (
+            {"scene": random_scene(5).replace(triangles=[1])},
+            "triangles: expected an array, found l",
+        ),
         ({"scene": "scene.json"}, "scene: expected a Scene or a list of scenes, found str"),
     ],
 )
