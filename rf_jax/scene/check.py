@@ -7,7 +7,8 @@ from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
 from rf_jax.trained_on import LIGHT_EDGE, TrainedOn
 
 TOLERANCE = 0.02
-"""A value counts as outside if it is beyond a limit by more than this share of the limit."""
+"""A value counts as outside if it is beyond a range by more than this share of the upper limit;
+counts are exact."""
 
 _PHRASES = {
     "triangles": "{} triangles",
@@ -23,7 +24,6 @@ _PHRASES = {
     "reflectance": "a diffuse + specular reflectance of {}",
 }
 """How a warning names a field of `TrainedOn` and the values that are outside of its range."""
-
 
 NAME_WIDTH = 23
 """Characters of an object's name in tables."""
@@ -59,7 +59,7 @@ def scene_warnings(scene: Scene, trained_on: TrainedOn) -> dict[str, str]:
         if limit is None or limit is False or not found.size:
             continue
         low, high = limit if isinstance(limit, tuple) else (0, 0 if limit is True else limit)
-        margin = TOLERANCE * max(high, 0.5)
+        margin = 0 if found.dtype.kind == "i" else TOLERANCE * max(high, 0.5)
         outside = found[(found < low - margin) | (found > high + margin)]
         if outside.size:
             least = outside.min() if low else outside.max()

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,16 @@ def ignored_content(path: Path) -> str:
     with path.open("rb") as file:  # a header of 12 bytes, the size and the type of the JSON, itself
         size = int.from_bytes(file.read(20)[12:16], "little")
         document = json.loads(file.read(size))
-    extension = document.get("extensions", {}).get("KHR_lights_punctual", {})
-    lists = {name: document.get(name, []) for name in ("materials", "cameras", "animations")}
-    lists["lights"] = extension.get("lights", [])
-    return ", ".join(f"{len(items)} {name}" for name, items in lists.items() if items)
+    lights = ("extensions", "KHR_lights_punctual", "lights")
+    counts = {
+        path[-1]: _length(document, path)
+        for path in (("materials",), ("cameras",), ("animations",), lights)
+    }
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def _length(value: Any, path: tuple[str, ...]) -> int:
+    """The length of the list at a path of keys; 0 if there is none."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return len(value) if isinstance(value, list) else 0

@@ -129,6 +129,11 @@ def test_many_lights(room):
     assert found["lights"] == "9 triangles that emit: the weights saw at most 8"
 
 
+def test_rounding_is_no_departure_but_counts_are_exact(room):
+    known = TrainedOn(64, triangles=96, camera_distance=(1.5, 1.97), fov=(38.5, 60.0))
+    assert scene_warnings(room, known) == {"triangles": "97 triangles: the weights saw at most 96"}
+
+
 def test_padding_is_not_looked_at(room):
     scene = room.replace(triangles=room.triangles.copy(), valid_mask=np.arange(97) > 3)
     scene.triangles[:4] = np.nan

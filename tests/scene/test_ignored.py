@@ -11,29 +11,44 @@ from rf_jax.scene.builder import SceneBuilder
 from rf_jax.scene.ignored import ignored_content
 
 
-@pytest.fixture
-def glb(tmp_path):
-    """A cube with a material, a camera and a light; the JSON part of the file is made by hand."""
+def write_glb(path, **parts):
+    """A cube whose file has these parts in its JSON."""
     content = trimesh.creation.box().export(file_type="glb")
     size = int.from_bytes(content[12:16], "little")
     document = json.loads(content[20 : 20 + size])
-    document |= {
-        "materials": [{}],
-        "cameras": [{"type": "perspective", "perspective": {"yfov": 1, "znear": 0.1}}] * 2,
-        "extensions": {"KHR_lights_punctual": {"lights": [{"type": "point"}]}},
-    }
+    document |= parts
     text = json.dumps(document).encode()
     text += b" " * (-len(text) % 4)
     rest = content[20 + size :]
     header = b"glTF" + (2).to_bytes(4, "little")
     header += (20 + len(text) + len(rest)).to_bytes(4, "little")
-    path = tmp_path / "cube.glb"
     path.write_bytes(header + len(text).to_bytes(4, "little") + b"JSON" + text + rest)
     return path
 
 
+@pytest.fixture
+def glb(tmp_path):
+    camera = {"type": "perspective", "perspective": {"yfov": 1, "znear": 0.1}}
+    lights = {"KHR_lights_punctual": {"lights": [{"type": "point"}]}}
+    parts = {"materials": [{}], "cameras": [camera] * 2, "extensions": lights}
+    return write_glb(tmp_path / "cube.glb", **parts)
+
+
 def test_glb(glb):
     assert ignored_content(glb) == "1 materials, 2 cameras, 1 lights"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"cameras": 5},
+        {"extensions": []},
+        {"extensions": {"KHR_lights_punctual": {"lights": 1}}},
+    ],
+)
+def test_glb_without_such_parts(tmp_path, parts):
+    assert ignored_content(write_glb(tmp_path / "a.glb", **{"materials": []} | parts)) == ""
 
 
 def test_obj(folder):
