@@ -1,5 +1,6 @@
 """Meshes of random scenes: backgrounds, built-in shapes, and files simplified to a budget."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from rf_jax.datagen.config import MIN_OBJECT_FACES
 from rf_jax.datagen.primitives import Mesh
 from rf_jax.datagen.sampler import Shape
 from rf_jax.errors import InputError, needs_extra
+from rf_jax.files import read_bytes
 from rf_jax.scene import mesh as meshes
 
 FILE_SUFFIXES = (".obj", ".glb", ".ply")
-LARGEST_FILE = 256 * 2**20
-"""Largest mesh file that is read, in bytes."""
+MAX_LIST_BYTES = 256 * 2**20
+"""Largest list of mesh files that is read."""
 
 MIN_KNOT_FACES = 300
 """Fewest faces of a torus knot."""
@@ -42,11 +44,11 @@ def find_mesh_files(source: str | None) -> tuple[Path, ...]:
     if source is None:
         return ()
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in FILE_SUFFIXES)
-    elif path.is_file():
+    elif os.path.exists(path):
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_bytes(path, MAX_LIST_BYTES).decode().splitlines()
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: expected a folder or a list of paths as text") from error
         files = [path.parent / line.strip() for line in lines if line.strip()]
@@ -89,8 +91,6 @@ def load_simplified(path: Path, max_faces: int) -> Mesh:
     Raises:
       InputError: the file is missing, broken, empty, larger than 256 MiB, or cannot be simplified.
     """
-    if path.is_file() and path.stat().st_size > LARGEST_FILE:
-        raise InputError(f"{path}: expected at most {LARGEST_FILE >> 20} MiB, simplify it first")
     mesh = meshes.normalize_to_unit_sphere(meshes.load_mesh(path))
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces())

@@ -1,5 +1,6 @@
 """Scene files: JSON descriptions with meshes, HDF5 files, and the scenes in this package."""
 
+import os
 import re
 from pathlib import Path
 
@@ -43,11 +44,11 @@ def load_scene(path: str | Path) -> Scene:
     Raises:
       InputError: names the file, the field, what was expected and what was found.
     """
-    if not Path(path).exists() and str(path) in bundled_scene_names():
+    if not os.path.exists(path) and str(path) in bundled_scene_names():
         path = bundled_scene(str(path))
     path = Path(path)
     suffix = path.suffix.lower()
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path}: an animation; load one of its frames, see find_scene_files")
     if suffix in (".h5", ".hdf5"):
         return load_h5(path)
@@ -75,7 +76,7 @@ def find_scene_files(source: str | Path) -> list[Path]:
       InputError: there is no such scene, or the folder has no frames, or frames of both kinds.
     """
     path = Path(source)
-    if not path.exists():
+    if not os.path.exists(path):
         if str(source) not in bundled_scene_names():
             raise InputError(
                 f"{source}: no such scene file or folder, nor a bundled scene "

@@ -1,10 +1,14 @@
 """What mesh files hold that a scene does not take from them: materials, cameras, lights."""
 
 import functools
-import json
 import logging
 from pathlib import Path
 from typing import Any
+
+from rf_jax.errors import listed
+from rf_jax.files import read_bytes
+from rf_jax.scene.mesh import MAX_MESH_BYTES
+from rf_jax.scene.mesh_formats import glb_document
 
 _log = logging.getLogger(__name__)
 
@@ -27,15 +31,14 @@ def ignored_content(path: Path) -> str:
     """
     suffix = path.suffix.lower()
     if suffix == ".obj":
-        with path.open("rb") as file:
-            lines = (line.split(maxsplit=1) for line in file if line.startswith(b"mtllib"))
-            names = [words[1].decode(errors="replace").strip() for words in lines if words[1:]]
-        return ", ".join(f"material file {name}" for name in dict.fromkeys(names))
+        data = read_bytes(path, MAX_MESH_BYTES)
+        lines = (line.split(maxsplit=1) for line in data.splitlines() if line[:6] == b"mtllib")
+        names = [words[1].decode(errors="replace").strip() for words in lines if words[1:]]
+        names = list(dict.fromkeys(f"material file {name}" for name in names))
+        return listed(names)
     if suffix != ".glb":
         return ""
-    with path.open("rb") as file:  # a header of 12 bytes, the size and the type of the JSON, itself
-        size = int.from_bytes(file.read(20)[12:16], "little")
-        document = json.loads(file.read(size))
+    document = glb_document(read_bytes(path, MAX_MESH_BYTES))
     lights = ("extensions", "KHR_lights_punctual", "lights")
     counts = {
         path[-1]: _length(document, path)

@@ -3,6 +3,7 @@
 No function changes the mesh it is given. The corners of each face keep their order.
 """
 
+import io
 import math
 from pathlib import Path
 
@@ -10,8 +11,13 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike
 
-from rf_jax.errors import InputError, needs_extra
-from rf_jax.files import atomic_path
+from rf_jax.errors import InputError, needs_extra, one_line, prefix_errors
+from rf_jax.files import atomic_path, read_bytes
+from rf_jax.scene.mesh_formats import CHECKS
+from rf_jax.schema import FLOAT32_MAX
+
+MAX_MESH_BYTES = 256 * 2**20
+"""Largest mesh file that is read."""
 
 CREASE_ANGLE_DEGREES = 30.0
 """Angle between two faces from which smooth shading keeps their edge sharp."""
@@ -21,17 +27,23 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
     """Reads an OBJ, PLY or GLB file as one mesh, with the vertices as they are in the file.
 
     Raises:
-      InputError: the file is missing or unreadable, has no faces, has a vertex that is not finite,
-        or has a face whose vertex does not exist.
+      InputError: the file is missing, unreadable or larger than `MAX_MESH_BYTES`; it has no faces,
+        a vertex that is not a finite float32, or a face whose vertex does not exist; or it asks
+        for far more time or memory than its size (see `rf_jax.scene.mesh_formats`).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such mesh file")
-    try:
-        mesh = trimesh.load_mesh(path, process=False)
-    except Exception as error:  # trimesh's parsers raise whatever they stumble on
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot read the mesh ({reason})") from error
+    suffix = Path(path).suffix.lower()
+    if suffix not in CHECKS:
+        raise InputError(f"{path}: expected a mesh file ending in {', '.join(CHECKS)}")
+    data = read_bytes(path, MAX_MESH_BYTES)
+    with prefix_errors(str(path)):
+        CHECKS[suffix](data)
+        try:
+            # From memory, so that no file is opened that the mesh names; materials are ignored
+            mesh = trimesh.load_mesh(
+                io.BytesIO(data), file_type=suffix[1:], process=False, skip_materials=True
+            )
+        except Exception as error:  # trimesh's parsers raise whatever they stumble on
+            raise InputError(f"cannot read the mesh ({one_line(error, 150)})") from error
     return checked_mesh(mesh, path)
 
 
@@ -82,16 +94,16 @@ def checked_mesh(mesh: trimesh.Trimesh, path: str | Path) -> trimesh.Trimesh:
     """The mesh itself.
 
     Raises:
-      InputError: it has no faces, a vertex that is not finite, or a face whose vertex does not
-        exist; the message begins with `path`.
+      InputError: it has no faces, a vertex that is not a finite float32, or a face whose vertex
+        does not exist; the message begins with `path`.
     """
     if not len(mesh.faces):
         raise InputError(f"{path}: expected a triangle mesh, found no faces")
     if mesh.vertices.shape[1] != 3:
         raise InputError(f"{path}: expected vertices of 3 numbers each")
-    bad = int((~np.isfinite(mesh.vertices).all(axis=1)).sum())
+    bad = int((~(np.abs(mesh.vertices) <= FLOAT32_MAX).all(axis=1)).sum())
     if bad:
-        raise InputError(f"{path}: expected finite vertices, found {bad} with NaN or infinity")
+        raise InputError(f"{path}: expected vertices of finite float32, found {bad} others")
     low, high = int(mesh.faces.min()), int(mesh.faces.max())
     if low < 0 or high >= len(mesh.vertices):
         raise InputError(

@@ -7,6 +7,7 @@ import trimesh
 from rf_jax.datagen import primitives, shapes
 from rf_jax.datagen.sampler import Shape
 from rf_jax.errors import InputError
+from rf_jax.scene import mesh as meshes
 
 
 @pytest.mark.parametrize("family", shapes.FAMILIES)
@@ -101,7 +102,7 @@ def test_bad_mesh_files(tmp_path, content, message):
 def test_a_huge_file_is_refused_unread(tmp_path):
     path = tmp_path / "huge.ply"
     with path.open("wb") as file:
-        file.truncate(shapes.LARGEST_FILE + 1)
+        file.truncate(meshes.MAX_MESH_BYTES + 1)
     with pytest.raises(InputError, match=r"huge\.ply: expected at most 256 MiB"):
         shapes.load_simplified(path, 100)
 

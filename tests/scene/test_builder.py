@@ -93,11 +93,14 @@ def test_it_renders():
 
 
 CALLS = [
-    (lambda b: b.add_mesh("none.obj"), "objects.none: none.obj: no such mesh file"),
+    (lambda b: b.add_mesh("none.obj"), "objects.none: none.obj: no such file"),
     (lambda b: b.add_mesh(3), "objects.mesh: mesh: expected a path, .* found int"),
     (lambda b: b.add_mesh((CUBE.vertices, [[0, 1]])), "mesh: expected a path"),
     (lambda b: b.add_mesh((CUBE.vertices, [[0, 1, 8]])), "mesh: face indices out of range"),
-    (lambda b: b.add_mesh(np.full((2, 3, 3), np.nan)), "mesh: expected finite vertices, found 6"),
+    (
+        lambda b: b.add_mesh(np.full((2, 3, 3), np.nan)),
+        "mesh: expected vertices of finite float32, found 6",
+    ),
     (lambda b: b.add_mesh(np.zeros((2, 3, 3))), "mesh: all 2 triangles are degenerate"),
     (lambda b: b.add_mesh(CUBE, {"colour": 1}), "objects.mesh: material.colour: unknown key"),
     (lambda b: b.add_mesh(CUBE, {"diffuse": (1, 2)}), "material.diffuse: expected a list of 3"),

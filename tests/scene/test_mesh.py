@@ -43,16 +43,16 @@ end_header
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("missing.obj", None, "no such mesh file"),
+        ("missing.obj", None, "no such file"),
         ("empty.obj", "", "found no faces"),
         ("text.obj", "hello\n", "found no faces"),
         ("points.obj", "v 0 0 0\nv 1 0 0\n", "found no faces"),
-        ("mesh.unknown", "x", "cannot read the mesh"),
-        ("broken.glb", "glTFxxx", "cannot read the mesh"),
+        ("mesh.unknown", "x", "expected a mesh file ending in .obj, .ply, .glb"),
+        ("broken.glb", "glTFxxx", "not a GLB file, or cut short"),
         ("range.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "out of bounds"),
         ("range.ply", PLY.format(last=7), "out of range: expected 0 to 2, found 7"),
         ("range.ply", PLY.format(last=-1), "out of range: expected 0 to 2, found -1"),
-        ("nan.obj", "v 0 0 nan\nv inf 0 0\nv 0 1 0\nf 1 2 3\n", "found 2 with NaN or infinity"),
+        ("nan.obj", "v 0 0 nan\nv inf 0 0\nv 0 1 0\nf 1 2 3\n", "found 2 others"),
         ("flat.obj", "v 0 0\nv 1 0\nv 0 1\nf 1 2 3\n", "3 numbers"),
     ],
 )

@@ -78,8 +78,8 @@ def _no_distance(scene_dict, folder):
 
 
 def _too_large(scene_dict, folder):
-    (folder / "a.obj").write_text("v 0 0 0\nv 1e60 0 0\nv 0 1e60 0\nf 1 2 3\n")
-    scene_dict["objects"]["box"]["transform"]["normalize"] = False
+    (folder / "a.obj").write_text("v 0 0 0\nv 1e30 0 0\nv 0 1e30 0\nf 1 2 3\n")
+    scene_dict["objects"]["box"]["transform"] |= {"normalize": False, "scale": [1e30] * 3}
 
 
 @pytest.mark.filterwarnings("error")
@@ -87,7 +87,7 @@ def _too_large(scene_dict, folder):
     ("damage", "words"),
     [
         (_bad_mesh, ["objects.box", "a.obj", "all 1 triangles are degenerate"]),
-        (_no_mesh, ["objects.box", "a.obj: no such mesh file"]),
+        (_no_mesh, ["objects.box", "a.obj: no such file"]),
         (_no_extent, ["objects.box", "a.obj", "same point"]),
         (_flat_camera, ["cameras[0]", "up", "parallel"]),
         (_no_distance, ["cameras[0]", "same point"]),
