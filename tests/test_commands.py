@@ -294,7 +294,7 @@ def test_bad_weights(render, tmp_path, config, variables):
     for broken in (b"", data[:100], b"\xff" * 8 + data[8:], data[:-100]):
         weights.write_bytes(broken)
         result = render(*small("blue_room", "--checkpoint", "torch"))
-        assert_one_line_error(result, "model.safetensors", "not a readable safetensors file")
+        assert_one_line_error(result, "model.safetensors", "damaged: its bytes are not those")
     weights.write_bytes(data)
     values = config.to_dict() | {"use_env_lighting": True}
     (folder / "config.json").write_text(json.dumps(values))

@@ -31,7 +31,7 @@ _PLY_SIZES = {
     **dict.fromkeys(("double", "float64"), 8),
 }
 
-_GLB_LISTS = ("accessors", "bufferViews", "meshes", "nodes", "materials", "cameras", "animations")
+_GLB_LISTS = ("accessors", "bufferViews", "meshes", "nodes")
 
 
 def check_obj(data: bytes) -> None:

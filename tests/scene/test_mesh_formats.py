@@ -148,7 +148,7 @@ def _document(accessor=None, pieces=1, nodes=1, **changes):
         (_document(meshes=[{"primitives": [{"attributes": {"POSITION": 5}}]}]), "an array that"),
         (_document(meshes=[{"primitives": [3]}]), "expected pieces with attributes"),
         (_document(nodes=2, meshes=[]), "nodes: a mesh that does not exist"),
-        (_document(materials=5), "materials: expected a list of objects"),
+        (_document(nodes=1, accessors=5), "accessors: expected a list of objects"),
         ([1], "expected a JSON object"),
     ],
 )
