@@ -37,9 +37,12 @@ def show(image: ArrayLike, tone_mapper: str = "none") -> ShownImage:
       tone_mapper: one of `rf_jax.images.tone_map.TONE_MAPPERS`.
 
     Raises:
-      InputError: another shape, values that are not finite, or an unknown tone mapper.
+      InputError: no array, another shape, values that are not finite, or an unknown tone mapper.
     """
-    image = np.asarray(image, np.float32)
+    try:
+        image = np.asarray(image, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"image: expected an array, found {type(image).__name__}") from error
     if not 3 <= image.ndim <= 5 or image.shape[-1] not in (3, 4) or not image.size:
         raise InputError(
             "image: expected [H, W, C] or [B, V, H, W, C] with 3 or 4 channels, "

@@ -35,3 +35,9 @@ def test_tone_mapping():
 def test_other_shapes_are_refused(image):
     with pytest.raises(InputError, match=r"image: expected .H, W, C. or"):
         show(image)
+
+
+@pytest.mark.parametrize("image", ["scene.json", [[1], []], object()])
+def test_what_is_no_array_is_refused(image):
+    with pytest.raises(InputError, match="image: expected an array, found"):
+        show(image)

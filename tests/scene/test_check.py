@@ -6,10 +6,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rf_jax.scene import find_scene_files, load_scene
-from rf_jax.scene.check import scene_warnings
+from rf_jax.scene.check import measure, scene_warnings
 from rf_jax.structs import DIFFUSE, EMISSION, SPECULAR, expand_texture
+from rf_jax.studies.benchmark import random_scene
 from rf_jax.trained_on import PUBLISHED, TrainedOn
 from rf_jax.weights.pretrained import BUNDLED_WEIGHTS, load_pretrained
 
@@ -132,6 +135,25 @@ def test_many_lights(room):
 def test_rounding_is_no_departure_but_counts_are_exact(room):
     known = TrainedOn(64, triangles=96, camera_distance=(1.5, 1.97), fov=(38.5, 60.0))
     assert scene_warnings(room, known) == {"triangles": "97 triangles: the weights saw at most 96"}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.booleans())
+def test_a_scene_is_within_its_own_ranges(seed, size, patches):
+    """And outside of those of a scene that is smaller in everything."""
+    rng = np.random.default_rng(seed)
+    scene = random_scene(size).replace(texture=rng.uniform(0, 1, (size, 13)).astype(np.float32))
+    scene = scene.replace(texture=expand_texture(scene.texture, 4)) if patches else scene
+    values = {name: found for name, found in measure(scene).items() if found.size}
+    ends = {name: (float(found.min()), float(found.max())) for name, found in values.items()}
+    own = {
+        n: pair if isinstance(getattr(PUBLISHED, n), tuple) else pair[1] for n, pair in ends.items()
+    }
+    own |= {name: int(own[name]) for name in ("triangles", "lights")} | {"white": None}
+    assert not scene_warnings(scene, TrainedOn(8, **own))
+    smaller = {
+        n: tuple(x / 2 for x in v) if isinstance(v, tuple) else v / 2 for n, v in own.items() if v
+    }
+    assert scene_warnings(scene, TrainedOn(8, **smaller)).keys() == smaller.keys()
 
 
 def test_padding_is_not_looked_at(room):
