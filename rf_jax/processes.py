@@ -1,8 +1,11 @@
 """Worker processes: how many to start, and how to end them with the process that started them."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
+from collections.abc import Iterator
 
 
 def cpu_count() -> int:
@@ -21,3 +24,16 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Makes processes that are started inside deaf to Ctrl-C, from their first moment on.
+
+    Ctrl-C in a terminal goes to all processes of its session; only the first one is to handle it.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

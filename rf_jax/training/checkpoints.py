@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -22,7 +21,12 @@ from rf_jax.files import atomic_path, utf8_path
 from rf_jax.trained_on import TrainedOn
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.steps import TrainState
-from rf_jax.weights.checkpoint import CHECKPOINTS_NAME, CONFIG_NAME, VARIABLES_NAME
+from rf_jax.weights.checkpoint import (
+    CHECKPOINTS_NAME,
+    CONFIG_NAME,
+    VARIABLES_NAME,
+    reason_in_one_line,
+)
 
 TRAINING_NAME = "training"
 BEST_METRIC = "psnr"
@@ -36,11 +40,8 @@ class TrainCheckpoints:
     """
 
     def __init__(self, workdir: Path, config: TrainingConfig):
-        """Opens or makes WORKDIR/checkpoints; process 0 writes WORKDIR/config.json."""
+        """Opens or makes WORKDIR/checkpoints."""
         self._workdir = workdir
-        if jax.process_index() == 0:
-            with atomic_path(workdir / CONFIG_NAME) as path:
-                path.write_text(json.dumps(_network_values(config), indent=2) + "\n")
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(config.keep_last),
@@ -111,10 +112,9 @@ class TrainCheckpoints:
                 verify_checksums(folder / name)
             restored = self._manager.restore(step, args=items)
         except Exception as error:  # Orbax, TensorStore and the file system raise many types
-            reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"{folder}: cannot be resumed from: {reason}; remove that folder to continue from "
-                "the one before it"
+                f"{folder}: cannot be resumed from: {reason_in_one_line(error)}; remove that "
+                "folder to continue from the one before it"
             ) from error
         variables, rest = restored[VARIABLES_NAME], restored[TRAINING_NAME]
         params = rest.pop("params", variables["params"])
@@ -122,7 +122,9 @@ class TrainCheckpoints:
         return TrainState(params=params, ema=ema, constants=variables["constants"], **rest)
 
     def close(self) -> None:
-        self._manager.close()
+        """Ends the writing; errors that nobody waited for do not hide the one that ends the run."""
+        with contextlib.suppress(Exception):
+            self._manager.close()
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -132,10 +134,10 @@ class TrainCheckpoints:
         except InputError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"{self._workdir / CHECKPOINTS_NAME}: a checkpoint cannot be written ({reason}); "
-                "free disk space and start again: the run continues from the last whole one"
+                f"{self._workdir / CHECKPOINTS_NAME}: a checkpoint cannot be written "
+                f"({reason_in_one_line(error)}); free disk space and start again: the run "
+                "continues from the last whole one"
             ) from error
 
 
@@ -154,6 +156,12 @@ def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
         registry.add(name, ocp.args.StandardSave, handler)
         registry.add(name, ocp.args.StandardRestore, handler)
     return registry
+
+
+def save_network_config(config: TrainingConfig, workdir: Path) -> None:
+    """Writes WORKDIR/config.json."""
+    with atomic_path(workdir / CONFIG_NAME) as path:
+        path.write_text(json.dumps(_network_values(config), indent=2) + "\n")
 
 
 def _network_values(config: TrainingConfig) -> dict[str, Any]:

@@ -195,22 +195,27 @@ def default_config(model: RenderFormerConfig) -> ConfigDict:
     return to_config_dict(TrainingConfig(model=model))
 
 
-def save_or_compare(config: TrainingConfig, workdir: Path) -> None:
-    """Writes the configuration into a workdir, after checking that it may continue a run there.
+def check_continues(config: TrainingConfig, workdir: Path) -> None:
+    """Checks that a run may continue the one in a workdir.
 
     Raises:
       InputError: the workdir belongs to another configuration; the message names the keys that
         differ.
     """
     path = workdir / TRAINING_CONFIG_NAME
-    if path.exists():
-        old = _flatten(schema.to_dict(parse_config(TrainingConfig, read_json(path))))
-        new = _flatten(schema.to_dict(config))
-        differing = [key for key in new if old[key] != new[key] and key not in _MAY_CHANGE]
-        if differing:
-            listed = ", ".join(f"{key} was {old[key]!r}, is {new[key]!r}" for key in differing)
-            raise InputError(f"{workdir}: holds a run of another config ({listed}); choose another")
-    with atomic_path(path) as temporary:
+    if not path.exists():
+        return
+    old = _flatten(schema.to_dict(parse_config(TrainingConfig, read_json(path))))
+    new = _flatten(schema.to_dict(config))
+    differing = [key for key in new if old[key] != new[key] and key not in _MAY_CHANGE]
+    if differing:
+        listed = ", ".join(f"{key} was {old[key]!r}, is {new[key]!r}" for key in differing)
+        raise InputError(f"{workdir}: holds a run of another config ({listed}); choose another")
+
+
+def save_config(config: TrainingConfig, workdir: Path) -> None:
+    """Writes the configuration into a workdir."""
+    with atomic_path(workdir / TRAINING_CONFIG_NAME) as temporary:
         temporary.write_text(json.dumps(schema.to_dict(config), indent=2) + "\n")
 
 

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from rf_jax.errors import InputError
-from rf_jax.processes import end_with_parent
+from rf_jax.processes import end_with_parent, interrupts_held_back
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.scene.dataset import find_files
 from rf_jax.scene.h5 import has_images, images_side, load_h5, load_images
@@ -32,6 +32,9 @@ from rf_jax.training.config import TrainingConfig
 
 MAX_ATTEMPTS = 10
 """How many files are tried for one sample."""
+
+MAX_DEATHS = 3
+"""How often worker processes may die before the batch that is waited for has been read."""
 
 CHECKED_FILES = 16
 """About how many files are checked before the run starts."""
@@ -214,7 +217,7 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 class BatchStream(Iterator[Batch]):
     """Batches from number `start` on, read ahead by worker processes.
 
-    Raises an InputError when a sample cannot be read or a worker process has died.
+    Raises an InputError when a sample cannot be read or worker processes die again and again.
     """
 
     def __init__(
@@ -240,20 +243,16 @@ class BatchStream(Iterator[Batch]):
             range(step * batch_size + index * rows, step * batch_size + (index + 1) * rows)
             for step in _count(start, stop)
         )
+        self._loader = loader
         self._executor, self._load = _start_reading(loader)
-        self._pending: collections.deque[list[Future]] = collections.deque()
+        self._pending: collections.deque[tuple[range, list[Future]]] = collections.deque()
         for _ in range(loader.config.data.prefetch):
             self._submit()
 
     def __next__(self) -> Batch:
         if not self._pending:
             raise StopIteration
-        try:
-            samples, messages = zip(*(f.result() for f in self._pending[0]), strict=True)
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a process that reads data died (out of memory?); lower config.data.workers"
-            ) from error
+        samples, messages = zip(*self._first_pending(), strict=True)
         self._pending.popleft()
         self._submit()
         for message in itertools.chain(*messages):
@@ -264,10 +263,42 @@ class BatchStream(Iterator[Batch]):
         """Stops reading and ends the workers."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
+    def _first_pending(self) -> list[tuple[Batch, list[str]]]:
+        """The samples of the next batch; replaces workers that died, a few times."""
+        for _ in range(MAX_DEATHS):
+            try:
+                return [future.result() for future in self._pending[0][1]]
+            except BrokenProcessPool:
+                logging.warning("a process that reads data died (out of memory?); it is replaced")
+                self._restart()
+        raise InputError(
+            f"processes that read data died {MAX_DEATHS} times at one batch (out of memory?); "
+            "lower config.data.workers"
+        )
+
+    def _restart(self) -> None:
+        # The executor would wait for the others, which ignore SIGTERM.
+        for process in multiprocessing.active_children():
+            process.kill()
+        self._executor.shutdown(wait=True)
+        self._executor, self._load = _start_reading(self._loader)
+        self._pending = collections.deque(
+            (positions, self._start(positions)) for positions, _ in self._pending
+        )
+
     def _submit(self) -> None:
         positions = next(self._positions, None)
         if positions is not None:
-            self._pending.append([self._executor.submit(self._load, p) for p in positions])
+            self._pending.append((positions, self._start(positions)))
+
+    def _start(self, positions: range) -> list[Future]:
+        try:
+            with interrupts_held_back():  # the executor starts its processes here
+                return [self._executor.submit(self._load, position) for position in positions]
+        except BrokenProcessPool as error:  # is handled when the samples are wanted
+            broken: Future = Future()
+            broken.set_exception(error)
+            return [broken]
 
 
 def _count(start: int, stop: int | None) -> Iterator[int]:
@@ -296,8 +327,7 @@ def _start_worker(loader: SceneLoader) -> None:
     """Keeps the loader in the worker process, and makes the process end with its parent."""
     global _worker_loader
     _worker_loader = loader
-    # The parent handles these signals, and workers end with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # SLURM sends this signal to all processes; the parent handles it, and workers end with it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     end_with_parent()
 

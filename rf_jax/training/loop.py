@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,19 +13,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rf_jax.config_files import parse_config
 from rf_jax.errors import InputError, prefix_errors
-from rf_jax.files import atomic_path
+from rf_jax.files import atomic_path, locked, remove_abandoned
 from rf_jax.images.lpips import Perceptual
 from rf_jax.models import RenderFormer, init_variables
 from rf_jax.models.flops import measure_product_rate
 from rf_jax.structs import Batch
-from rf_jax.training.checkpoints import TrainCheckpoints
-from rf_jax.training.config import TrainingConfig, save_or_compare
+from rf_jax.training.checkpoints import TrainCheckpoints, save_network_config
+from rf_jax.training.config import TrainingConfig, check_continues, save_config
 from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
 from rf_jax.training.optim import make_optimizer, make_schedule
 from rf_jax.training.sharding import (
@@ -46,11 +44,18 @@ from rf_jax.training.steps import (
     make_model,
     make_train_step,
 )
+from rf_jax.training.stop_signal import StopSignal
 from rf_jax.training.watcher import Watcher, git_revision
+from rf_jax.weights.checkpoint import VARIABLES_NAME
+from rf_jax.weights.pretrained import WEIGHTS_NAME
 from rf_jax.weights.warm_start import warm_start, warm_start_leniently
 
 STEPS_IN_FLIGHT = 2
 """How many steps late metrics are read, so that the device never waits for the host."""
+
+
+class HopelessRun(InputError):
+    """Ends a run whose state is not worth saving: its last steps trained nothing."""
 
 
 def train_and_evaluate(
@@ -58,7 +63,7 @@ def train_and_evaluate(
     workdir: str | Path,
     devices: list[jax.Device] | None = None,
 ) -> TrainState:
-    """Trains until `total_steps` or SIGTERM, and continues the run in `workdir` if there is one.
+    """Trains until `total_steps`, SIGTERM or Ctrl-C; continues the run in `workdir`, if any.
 
     Args:
       config: the run, as a `TrainingConfig` or its keys and values.
@@ -72,6 +77,7 @@ def train_and_evaluate(
       InputError: the configuration, data, weights or workdir are bad, there are too many unusable
         files or too many steps in a row without a finite gradient, or a checkpoint cannot be
         written.
+      KeyboardInterrupt: the user pressed Ctrl-C; the state was saved, unless it was pressed twice.
     """
     if not isinstance(config, TrainingConfig):
         config = parse_config(TrainingConfig, config)
@@ -99,16 +105,20 @@ class Run:
         self.mesh = make_mesh(config.fsdp, config.batch_size // config.accumulation_steps, devices)
         self._find_files()
         self._load_perceptual()
-        self._claim_workdir()
+        self._claim_workdir(stack)
         self.checkpoints = stack.enter_context(
             contextlib.closing(TrainCheckpoints(workdir, config))
         )
+        if self.checkpoints.latest_step is not None:
+            check_continues(config, workdir)
         model = make_model(config, self.mesh)
         self.steps = compile_steps(config, self.mesh, model, self._distance)
         self.state = self._first_state()
+        self.step = int(self.state.step)
+        self._describe()
         self.watcher = stack.enter_context(contextlib.closing(self._watcher()))
         loader = SceneLoader(self.files, config, training=True)
-        self.stream = self._stream(loader, int(self.state.step), config.total_steps)
+        self.stream = self._stream(loader, self.step, config.total_steps)
         stack.enter_context(contextlib.closing(self.stream))
 
     def _find_files(self) -> None:
@@ -127,10 +137,19 @@ class Run:
             self._distance = perceptual.distance
             self._perceptual_params = jax.device_put(perceptual.params, replicated(self.mesh))
 
-    def _claim_workdir(self) -> None:
-        """Writes configuration and revision of the code; refuses the workdir of another run."""
+    def _claim_workdir(self, stack: contextlib.ExitStack) -> None:
+        """Refuses the folder of a converted network, and one that another run writes to."""
+        if (self.workdir / VARIABLES_NAME).exists() or (self.workdir / WEIGHTS_NAME).exists():
+            raise InputError(f"{self.workdir}: holds a network that was converted; choose another")
         if jax.process_index() == 0:
-            save_or_compare(self.config, self.workdir)
+            stack.enter_context(locked(self.workdir))
+            remove_abandoned(self.workdir)
+
+    def _describe(self) -> None:
+        """Writes configurations and revision of the code, once the state fits to them."""
+        if jax.process_index() == 0:
+            save_config(self.config, self.workdir)
+            save_network_config(self.config, self.workdir)
             with atomic_path(self.workdir / "revision.txt") as path:
                 path.write_text(git_revision() + "\n")
 
@@ -138,34 +157,56 @@ class Run:
         config = self.config
         tokens = config.data.max_triangles + config.model.num_register_tokens
         rate = measure_product_rate(config.model, tokens, COMPUTE_TYPES[config.precision])
-        return Watcher(self.workdir, config, int(self.state.step), self.mesh.size * rate)
+        return Watcher(self.workdir, config, self.step, self.mesh.size * rate)
 
     def _stream(self, loader: SceneLoader, start: int, stop: int) -> BatchStream:
         shard = jax.process_index(), jax.process_count()
         return BatchStream(loader, self.config.batch_size, start, stop, shard)
 
     def train(self) -> TrainState:
-        """Runs the loop, and returns the last state after saving it."""
+        """Runs the loop, and returns the last state after saving it.
+
+        Raises:
+          KeyboardInterrupt: the user pressed Ctrl-C; the state was saved.
+        """
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        self.watcher.started(self.step, parameters, self.mesh.size)
+        with StopSignal() as stop:
+            try:
+                self._run_steps(stop)
+            except HopelessRun:
+                raise
+            except InputError:
+                with contextlib.suppress(InputError):
+                    self._save_last()
+                raise
+            self._save_last()
+        self.watcher.ended(self.step)
+        if stop.interrupted:
+            raise KeyboardInterrupt
+        return self.state
+
+    def _run_steps(self, stop: StopSignal) -> None:
+        """Trains until the last step, or until the run is asked to stop."""
         pending: collections.deque = collections.deque()
-        step = int(self.state.step)
-        with _StopSignal() as stop:
-            while step < self.config.total_steps and not stop.at(step):
-                start = time.perf_counter()
-                batch = next(self.stream)
-                self.watcher.advance(time.perf_counter() - start)
-                rows = to_devices(batch, self.mesh)
-                self.state, metrics = self.steps.train(self.state, rows, self._perceptual_params)
-                step += 1
-                pending.append((step, metrics, batch.file))
-                # Steps before a checkpoint are reported before it is saved, because a resumed run
-                # does not report them again.
-                self._report_all_but(0 if self._saves_at(step) else STEPS_IN_FLIGHT, pending)
-                self._at_intervals(step, rows)
+        while self.step < self.config.total_steps and not stop.at(self.step):
+            start = time.perf_counter()
+            batch = next(self.stream)
+            self.watcher.advance(time.perf_counter() - start)
+            rows = to_devices(batch, self.mesh)
+            self.state, metrics = self.steps.train(self.state, rows, self._perceptual_params)
+            self.step += 1
+            pending.append((self.step, metrics, batch.file))
+            # Steps before a checkpoint are reported before it is saved, because a resumed run does
+            # not report them again.
+            self._report_all_but(0 if self._saves_at(self.step) else STEPS_IN_FLIGHT, pending)
+            self._at_intervals(self.step, rows)
         self._report_all_but(0, pending)
-        if self.checkpoints.latest_step != step:
+
+    def _save_last(self) -> None:
+        if self.step > (self.checkpoints.latest_step or 0):
             self.checkpoints.save(self.state)
         self.checkpoints.wait()
-        return self.state
 
     def validate(self) -> tuple[dict[str, float], Any]:
         """Computes means over the validation scenes.
@@ -237,7 +278,7 @@ class Run:
             names = ", ".join(str(self.files[i]) for i in files)
             logging.warning("step %d skipped: its gradient is not finite (%s)", step, names)
         if bad > config.max_nonfinite_in_a_row:
-            raise InputError(
+            raise HopelessRun(
                 f"step {step}: {bad} steps in a row had no finite gradient; the last batch: {names}"
                 "; check these files, or lower config.learning_rate"
             )
@@ -250,7 +291,7 @@ class Run:
         limit = self.config.data.max_skipped_fraction
         read = step * self.config.batch_size + skipped
         if skipped > limit * read:
-            raise InputError(
+            raise HopelessRun(
                 f"{self.config.data.path}: {skipped} of {read} files read were unusable, more than "
                 f"config.data.max_skipped_fraction={limit}; the warnings above name them"
             )
@@ -309,26 +350,3 @@ def compile_steps(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
         ),
     )
-
-
-class _StopSignal:
-    """Makes all processes stop at the same step after SIGTERM."""
-
-    def __enter__(self):
-        self._asked = False
-        if jax.process_count() == 1:
-            self._previous = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *_):
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def at(self, step: int) -> bool:
-        """Whether to stop before step number `step`."""
-        if jax.process_count() == 1:
-            return self._asked
-        return multihost_utils.reached_preemption_sync_point(step)
-
-    def _ask(self, *_):
-        self._asked = True

@@ -1,16 +1,22 @@
 """What a run shows: curves and images for TensorBoard, lines on the console, a progress bar."""
 
+import contextlib
+import datetime
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
+from rf_jax.files import report_unwritable
 from rf_jax.images.radiance import linear_radiance
 from rf_jax.images.tone_map import to_uint8, tone_map
 from rf_jax.models.flops import context_flops, view_flops, view_independent_flops
@@ -26,6 +32,8 @@ class Watcher:
 
     Attributes:
       writing: whether this process writes.
+
+    Raises an InputError when the disk is full.
     """
 
     def __init__(self, workdir: Path, config: TrainingConfig, start: int, product_rate: float):
@@ -38,16 +46,49 @@ class Watcher:
           product_rate: FLOP/s that matrix products reach on all devices together.
         """
         self.writing = jax.process_index() == 0
-        self._config, self._product_rate = config, product_rate
+        self._workdir, self._config, self._product_rate = workdir, config, product_rate
         self._since, self._since_step, self._waited = time.perf_counter(), start, 0.0
         if self.writing:
+            # tensorboardX's SummaryWriter would write in a thread: what it has not written yet when
+            # the process is killed is lost, and nobody learns of a full disk.
+            folder = workdir / "tensorboard"
+            with report_unwritable(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                self._events = EventsWriter(str(folder / "events"), f".{start:08}")
             # TensorBoard then drops what an interrupted run wrote after its last checkpoint.
-            self._writer = tensorboardX.SummaryWriter(
-                str(workdir / "tensorboard"), purge_step=start
-            )
+            self._write(start + 1, session_log=SessionLog(status=SessionLog.START))
             self._bar = tqdm(
                 total=config.total_steps, initial=start, unit="step", disable=None, leave=False
             )
+
+    def started(self, step: int, parameters: int, devices: int) -> None:
+        """Prints what is about to run.
+
+        Args:
+          step: the step that the run starts or continues from.
+          parameters: number of parameters of the network.
+          devices: number of devices of all processes.
+        """
+        config, processes = self._config, jax.process_count()
+        self._print(
+            f"{parameters:,} parameters; {devices} devices ({jax.default_backend()}), "
+            f"{devices // processes} in each of {processes} processes; {config.batch_size} scenes "
+            f"per step, {config.batch_size // devices} per device"
+        )
+        if step >= config.total_steps:
+            self._print(f"finished before, after {step} steps; config.total_steps can be raised")
+            return
+        self._print(
+            f"steps {step + 1} to {config.total_steps}; to watch: tensorboard --logdir "
+            f"{self._workdir}"
+        )
+
+    def ended(self, step: int) -> None:
+        """Prints how far the run came, after its last checkpoint was written."""
+        if step >= self._config.total_steps:
+            self._print(f"finished after {step} steps: {self._workdir}")
+        else:
+            self._print(f"stopped and saved after step {step}; the same command continues the run")
 
     def advance(self, waited: float) -> None:
         """Notes that a step was started, whose batch took `waited` seconds to arrive."""
@@ -69,11 +110,13 @@ class Watcher:
         self._since, self._since_step, self._waited = time.perf_counter(), step, 0.0
         self._scalars("train", step, metrics)
         self._scalars("speed", step, speed)
+        left = datetime.timedelta(seconds=round((self._config.total_steps - step) / rate))
         skipped = int(metrics["nonfinite_steps"]), int(metrics["skipped_scenes"])
         self._print(
-            f"step {step}: loss {metrics['loss']:.5f}, PSNR {metrics['psnr']:.2f} dB, "
-            f"gradient {metrics['gradient_norm']:.3g}, rate {metrics['learning_rate']:.3g}, "
-            f"{speed['images_per_second']:.1f} images/s, input wait {speed['input_wait']:.0%}"
+            f"step {step} of {self._config.total_steps}: loss {metrics['loss']:.5f}, "
+            f"PSNR {metrics['psnr']:.2f} dB, gradient {metrics['gradient_norm']:.3g}, "
+            f"rate {metrics['learning_rate']:.3g}, {speed['images_per_second']:.1f} images/s, "
+            f"input wait {speed['input_wait']:.0%}, {left} left"
             + (f", skipped {skipped[0]} steps, {skipped[1]} files" if any(skipped) else "")
         )
 
@@ -82,26 +125,34 @@ class Watcher:
         self._scalars("validation", step, metrics)
         lpips = f"{metrics['lpips']:.4f}" if "lpips" in metrics else "unavailable (weight 0)"
         self._print(
-            f"step {step}: validation PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.4f}, "
-            f"LPIPS {lpips}"
+            f"step {step} of {self._config.total_steps}: validation PSNR {metrics['psnr']:.2f} dB, "
+            f"SSIM {metrics['ssim']:.4f}, LPIPS {lpips}"
         )
 
     def images(self, name: str, step: int, prediction: np.ndarray, target: np.ndarray) -> None:
         """Writes pairs of log10(1 + radiance) images [B, H, H, 3] as one grid."""
         if self.writing:
             grid = to_uint8(image_grid(prediction[:8], target[:8]))
-            self._writer.add_image(f"{name}/prediction_truth", grid, step, dataformats="HWC")
+            tag = f"{name}/prediction_truth"
+            self._write(step, summary=summary.image(tag, grid, dataformats="HWC"))
 
     def close(self) -> None:
         if self.writing:
-            self._writer.close()
             self._bar.close()
+            with contextlib.suppress(OSError):  # everything was written before
+                self._events.close()
 
     def _scalars(self, group: str, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._write(step, summary=summary.scalar(f"{group}/{name}", value))
+
+    def _write(self, step: int, **content: Any) -> None:
+        """Writes one event; it is in the file when this returns."""
         if self.writing:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, step)
-            self._writer.flush()
+            event = Event(step=step, wall_time=time.time(), **content)
+            with report_unwritable(self._workdir / "tensorboard"):
+                self._events.write_event(event)
+                self._events.flush()
 
     def _print(self, line: str) -> None:
         if self.writing:

@@ -85,7 +85,7 @@ def save_checkpoint(folder: Path, variables: Mapping[str, Any], config: dict[str
     except InputError:
         raise
     except (OSError, ValueError) as error:  # the errors of TensorStore are ValueErrors
-        raise InputError(f"{folder}: cannot be written ({_reason(error)})") from error
+        raise InputError(f"{folder}: cannot be written ({reason_in_one_line(error)})") from error
 
 
 def _replace_folder(folder: Path, new: Path, old: Path) -> None:
@@ -134,7 +134,7 @@ def _load_variables(folder: Path, variables_folder: Path) -> dict[str, Any]:
                 return checkpointer.restore(path, target)
         except Exception as error:  # Orbax, TensorStore and the file system raise many types
             raise InputError(
-                f"expected a whole Orbax checkpoint, found: {_reason(error)}"
+                f"expected a whole Orbax checkpoint, found: {reason_in_one_line(error)}"
             ) from error
 
 
@@ -143,7 +143,7 @@ def _empty(metadata: Any) -> np.ndarray:
     return np.broadcast_to(np.zeros((), metadata.dtype), metadata.shape)
 
 
-def _reason(error: Exception) -> str:
+def reason_in_one_line(error: Exception) -> str:
     """The message of an error in one line.
 
     Of the long messages of TensorStore it keeps the cause, which precedes the [name='details'].

@@ -42,7 +42,7 @@ def wait_for_step(run: subprocess.Popen, step: float) -> int:
     reached = 0
     for line in run.stdout:
         if line.startswith("step "):
-            reached = int(line.split(":")[0].removeprefix("step "))
+            reached = int(line.split()[1])
         if reached >= step:
             break
     return reached

@@ -1,7 +1,10 @@
 """The stream of batches: order, shards, resume, bad files, augmentation."""
 
+import contextlib
 import dataclasses
 import json
+import multiprocessing
+import os
 import shutil
 
 import h5py
@@ -15,6 +18,7 @@ from settings import small_config
 from rf_jax.errors import InputError
 from rf_jax.structs import Batch
 from rf_jax.training import augment
+from rf_jax.training import data as data_module
 from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
 from rf_jax.training.sharding import make_mesh
 from rf_jax.training.steps import make_loss_fn, make_model
@@ -149,6 +153,37 @@ def test_damaged_files_are_replaced_and_counted(data, tmp_path, caplog):
     assert 3 not in np.concatenate([b.file for b in batches])
     assert "scene_3.h5" in caplog.text
     assert_equal(take(make_stream(config, start=2), 2), batches[2:])
+
+
+@pytest.mark.parametrize("odd", ["light", np.float16(1), np.array([1, 2], "datetime64[s]")])
+def test_files_with_odd_images_are_skipped(data, tmp_path, odd):
+    folder = shutil.copytree(data, tmp_path / "data")
+    with h5py.File(folder / "scene_3.h5", "a") as file:
+        del file["img"]
+        file["img"] = odd.astype(h5py.opaque_dtype(odd.dtype)) if np.ndim(odd) else odd
+    files = tuple(sorted(folder.glob("*.h5")))
+    with contextlib.closing(BatchStream(SceneLoader(files, small_config(folder), True), 10)) as s:
+        batch = next(s)
+    assert batch.skipped.sum() >= 1 and 3 not in batch.file
+
+
+def test_workers_that_die_are_replaced(data, caplog):
+    config = small_config(data, data_workers=2)
+    expected = take(make_stream(small_config(data)), 6)
+    stream = make_stream(config)
+    found = [next(stream)]
+    multiprocessing.active_children()[0].kill()
+    found += [next(stream) for _ in range(5)]
+    stream.close()
+    assert_equal(found, expected)
+    assert "a process that reads data died" in caplog.text
+
+
+def test_workers_that_die_again_and_again_end_the_run(data, monkeypatch):
+    stream = make_stream(small_config(data, data_workers=1))
+    monkeypatch.setattr(data_module, "_load_in_worker", os._exit)
+    with contextlib.closing(stream), pytest.raises(InputError, match="died 3 times at one batch"):
+        take(stream, 5)
 
 
 def test_nothing_but_damaged_files_is_an_error(tmp_path):

@@ -1,17 +1,26 @@
 """Runs that continue from a workdir: whole, damaged, another's, or on a full disk."""
 
 import dataclasses
+import errno
+import itertools
+import json
+import os
 import resource
 import shutil
+import signal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from settings import small_config, train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rf_jax.errors import InputError
-from rf_jax.weights.checkpoint import load_checkpoint
+from rf_jax.files import locked
+from rf_jax.training.data import BatchStream
+from rf_jax.training.watcher import EventsWriter
+from rf_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +108,132 @@ def test_another_network_is_refused(copy):
     (workdir / "training_config.json").unlink()
     with pytest.raises(InputError, match="checkpoints/4: cannot be resumed from"):
         train(wider, workdir)
+
+
+def test_a_refused_command_changes_no_configuration(copy):
+    config, workdir = copy
+    (workdir / "training_config.json").unlink()
+    before = (workdir / "config.json").read_bytes()
+    wider = dataclasses.replace(config, model=dataclasses.replace(config.model, num_layers=2))
+    with pytest.raises(InputError, match="cannot be resumed from"):
+        train(wider, workdir)
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_a_command_that_fails_before_a_step_pins_nothing(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(BatchStream, "__next__", _fail)
+    with pytest.raises(InputError, match="fault"):
+        train(small_config(data, seed=1), tmp_path)
+    monkeypatch.undo()
+    assert int(train(small_config(data, seed=2, total_steps=2), tmp_path).step) == 2
+    assert json.loads((tmp_path / "training_config.json").read_text())["seed"] == 2
+
+
+def _fail(*_):
+    raise InputError("fault")
+
+
+def test_two_runs_cannot_share_a_workdir(data, tmp_path):
+    with locked(tmp_path), pytest.raises(InputError, match="another run is writing here"):
+        train(small_config(data), tmp_path)
+
+
+def test_the_folder_of_a_converted_network_is_no_workdir(finished, data, tmp_path):
+    config, _, state = finished
+    save_checkpoint(tmp_path / "converted", state.variables, config.model.to_dict())
+    with pytest.raises(InputError, match="holds a network that was converted"):
+        train(small_config(data), tmp_path / "converted")
+
+
+def _disturb(monkeypatch, step, fault):
+    """Calls `fault` when the batch of that step is read."""
+    read, count = BatchStream.__next__, itertools.count(1)
+
+    def disturbed(stream):
+        if next(count) == step:
+            fault()
+        return read(stream)
+
+    monkeypatch.setattr(BatchStream, "__next__", disturbed)
+
+
+def test_ctrl_c_saves_a_checkpoint(copy, monkeypatch, capfd):
+    config, workdir = copy
+    longer = dataclasses.replace(config, total_steps=30, checkpoint_every_steps=100)
+    _disturb(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(longer, workdir)
+    assert (workdir / "checkpoints" / "7").is_dir()
+    output, errors = capfd.readouterr()
+    assert "stopped and saved after step 7" in output and "Ctrl-C again" in errors
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(copy, monkeypatch):
+    config, workdir = copy
+    longer = dataclasses.replace(config, total_steps=30, checkpoint_every_steps=100)
+
+    def interrupt_twice():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _disturb(monkeypatch, 3, interrupt_twice)
+    with pytest.raises(KeyboardInterrupt):
+        train(longer, workdir)
+    assert not (workdir / "checkpoints" / "7").exists()
+
+
+def test_a_run_that_can_read_no_more_saves_what_it_has(copy, monkeypatch):
+    config, workdir = copy
+    _disturb(monkeypatch, 3, _fail)
+    longer = dataclasses.replace(config, total_steps=30, checkpoint_every_steps=100)
+    with pytest.raises(InputError, match="fault"):
+        train(longer, workdir)
+    assert (workdir / "checkpoints" / "6").is_dir()
+
+
+def test_a_full_disk_at_the_curves_still_saves_a_checkpoint(copy, monkeypatch):
+    config, workdir = copy
+    write = EventsWriter.write_event
+
+    def write_until(writer, event):
+        if event.step == 7:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(writer, event)
+
+    monkeypatch.setattr(EventsWriter, "write_event", write_until)
+    longer = dataclasses.replace(config, total_steps=30, checkpoint_every_steps=100)
+    with pytest.raises(InputError, match=r"tensorboard: cannot be written \(No space left"):
+        train(longer, workdir)
+    assert (workdir / "checkpoints" / "9").is_dir()  # two steps are in flight
+
+
+def test_every_point_is_shown_once_after_two_resumes(data, tmp_path):
+    for steps in (3, 5, 8):
+        config = small_config(
+            data, total_steps=steps, validate_every_steps=1, data_validation_path=str(data)
+        )
+        train(config, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    for tag in ("train/loss", "validation/psnr", "speed/tflops"):
+        assert [point.step for point in events.Scalars(tag)] == list(range(1, 9))
+
+
+def test_a_run_says_what_it_does(data, tmp_path, capsys):
+    config = small_config(data, total_steps=2)
+    state = train(config, tmp_path)
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        f"{count:,} parameters; 1 devices (cpu), 1 in each of 1 processes; 2 scenes per step, "
+        "2 per device"
+    )
+    assert lines[1] == f"steps 1 to 2; to watch: tensorboard --logdir {tmp_path}"
+    assert lines[2].startswith("step 1 of 2: loss ") and lines[2].endswith(" left")
+    assert lines[-1] == f"finished after 2 steps: {tmp_path}"
+    train(config, tmp_path)
+    assert "finished before, after 2 steps; config.total_steps can be" in capsys.readouterr().out
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(copy):

@@ -10,8 +10,9 @@ from rf_jax.config_files import load_config_file, parse_config
 from rf_jax.errors import InputError
 from rf_jax.training.config import (
     TrainingConfig,
+    check_continues,
     default_config,
-    save_or_compare,
+    save_config,
 )
 
 
@@ -67,7 +68,8 @@ def test_own_configs_with_unknown_keys_name_the_nearest():
 
 def test_a_workdir_of_another_config_is_refused(tmp_path):
     config = small_config("x")
-    save_or_compare(config, tmp_path)
-    save_or_compare(dataclasses.replace(config, total_steps=9, keep_last=1), tmp_path)
+    check_continues(config, tmp_path)
+    save_config(config, tmp_path)
+    check_continues(dataclasses.replace(config, total_steps=9, keep_last=1), tmp_path)
     with pytest.raises(InputError, match=r"seed was 0, is 1.*choose another"):
-        save_or_compare(dataclasses.replace(config, seed=1), tmp_path)
+        check_continues(dataclasses.replace(config, seed=1), tmp_path)
