@@ -13,7 +13,7 @@ from rf_jax import schema
 from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.path_tracer import check_renderer
 from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions
-from rf_jax.datagen.shapes import find_mesh_files
+from rf_jax.datagen.shapes import check_packages, find_mesh_files
 from rf_jax.datagen.workers import outcomes
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path, locked, read_json, remove_abandoned, report_unwritable
@@ -36,6 +36,7 @@ def make_dataset(config: DataConfig, options: RunOptions) -> list[dict[str, Any]
         some scenes failed in every attempt.
     """
     folder = options.output_dir
+    check_packages()
     find_mesh_files(config.sampler.mesh_files)
     with locked(folder), report_unwritable(folder):
         _check_same_config(config, folder)

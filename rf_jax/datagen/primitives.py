@@ -3,8 +3,6 @@
 import numpy as np
 import trimesh
 
-from rf_jax.errors import needs_extra
-
 Mesh = tuple[np.ndarray, np.ndarray]
 
 
@@ -135,8 +133,7 @@ def metaballs(centres: np.ndarray, radii: np.ndarray, cells: int) -> Mesh:
       centres, radii: [K, 3] centres and [K] radii of the balls.
       cells: number of cells of the grid along each axis.
     """
-    with needs_extra("datagen", "making a surface"):
-        from skimage.measure import marching_cubes
+    from skimage.measure import marching_cubes
 
     # Beyond this distance from every centre the sum is below 1
     margin = 1.01 * np.sqrt((radii**2).sum())

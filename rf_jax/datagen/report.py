@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import functools
 import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from tqdm import tqdm
 
 from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.scenes import generate_scene
-from rf_jax.datagen.shapes import find_mesh_files
+from rf_jax.datagen.shapes import check_packages, find_mesh_files
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 from rf_jax.images.files import save_png
 from rf_jax.images.tone_map import to_uint8, tone_map
+from rf_jax.processes import end_with_parent, interrupts_held_back
 from rf_jax.scene import load_h5, load_images
 from rf_jax.scene.dataset import H5_FILES
 from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
@@ -56,25 +58,39 @@ def scene_statistics(scene: Scene) -> Statistics:
 
 def dry_run(config: DataConfig, num_workers: int) -> str:
     """Makes all scenes without ground truth, and returns the table of their distribution."""
+    check_packages()
     find_mesh_files(config.sampler.mesh_files)
     statistics, families, failures = collections.defaultdict(list), collections.Counter(), 0
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(num_workers, context) as pool:
-        make = functools.partial(_dry_scene, config)
-        results = pool.map(make, range(config.num_scenes), chunksize=8)
-        for result in tqdm(results, total=config.num_scenes, unit="scene", disable=None):
-            if isinstance(result, str):
-                failures += 1
-                tqdm.write(f"failed: {result}")
-                continue
-            families[result[0]] += 1
-            for name, values in result[1].items():
-                statistics[name].append(values)
+    for result in tqdm(
+        _dry_scenes(config, num_workers), total=config.num_scenes, unit="scene", disable=None
+    ):
+        if isinstance(result, str):
+            failures += 1
+            tqdm.write(f"failed: {result}")
+            continue
+        families[result[0]] += 1
+        for name, values in result[1].items():
+            statistics[name].append(values)
     if not statistics:
         raise InputError("no scene could be made")
     shares = ", ".join(f"{name} {n / config.num_scenes:.1%}" for name, n in families.most_common())
     table = _table({name: np.concatenate(values) for name, values in statistics.items()})
     return f"{config.num_scenes} scenes, {failures} failed: {shares}\n{table}"
+
+
+def _dry_scenes(config: DataConfig, num_workers: int) -> Iterator[tuple[str, Statistics] | str]:
+    """What `_dry_scene` returns for every scene, made in worker processes."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(num_workers, context, end_with_parent) as pool:
+        make = functools.partial(_dry_scene, config)
+        try:
+            with interrupts_held_back():
+                results = pool.map(make, range(config.num_scenes), chunksize=8)
+            yield from results
+        except (KeyboardInterrupt, GeneratorExit):
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
 
 
 def _dry_scene(config: DataConfig, index: int) -> tuple[str, Statistics] | str:

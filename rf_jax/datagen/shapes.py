@@ -1,5 +1,6 @@
 """Meshes of random scenes: backgrounds, built-in shapes, and files simplified to a budget."""
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,13 @@ MAX_LIST_BYTES = 256 * 2**20
 
 MIN_KNOT_FACES = 300
 """Fewest faces of a torus knot."""
+
+
+def check_packages() -> None:
+    """Raises an InputError that says how to install the packages for shapes, if one is missing."""
+    for package in ("fast_simplification", "skimage.measure"):
+        with needs_extra("datagen", "making scenes"):
+            importlib.import_module(package)
 
 
 def background_mesh(piece: str, cells: int) -> Mesh:
@@ -107,8 +115,8 @@ def simplified(mesh: Mesh, max_faces: int) -> Mesh:
     vertices, faces = mesh
     if len(faces) <= max_faces:
         return np.asarray(vertices), np.asarray(faces)
-    with needs_extra("datagen", "simplifying a mesh"):
-        import fast_simplification
+    import fast_simplification
+
     return fast_simplification.simplify(
         np.asarray(vertices, np.float32), np.asarray(faces, np.int32), target_count=max_faces
     )

@@ -4,14 +4,13 @@ import collections
 import concurrent.futures
 import dataclasses
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.path_tracer import PathTracer, make_path_tracer
 from rf_jax.datagen.scene_files import ATTEMPTS, Outcome, RunOptions, make_scene
-from rf_jax.processes import cpu_count, end_with_parent
+from rf_jax.processes import cpu_count, end_with_parent, interrupts_held_back
 
 
 def outcomes(
@@ -76,7 +75,8 @@ def _submit(
     most = num_workers + (num_workers > 1)
     while tasks and len(running) < most:
         task = tasks.pop()
-        running[pool.submit(work, *task)] = task
+        with interrupts_held_back():
+            running[pool.submit(work, *task)] = task
 
 
 def _died(config: DataConfig, index: int, attempt: int) -> str:
@@ -102,9 +102,6 @@ _worker: tuple[DataConfig, RunOptions, PathTracer]
 
 def _start_worker(config: DataConfig, options: RunOptions, renderer: str, threads: int) -> None:
     global _worker
-    # Ctrl-C in a terminal goes to all processes of its session, and the parent ends the run. It is
-    # not enough to ignore it here: Mitsuba handles it by returning a half-rendered image.
-    os.setsid()
     end_with_parent()
     tracer = make_path_tracer(config.render, renderer, options.cycles_python, threads)
     _worker = config, options, tracer
