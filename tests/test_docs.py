@@ -1,12 +1,16 @@
-"""What README, the pages in docs/ and the model card name is there."""
+"""What the pages at the top, those in docs/ and the model card name is there."""
 
+import configparser
 import importlib.util
 import pkgutil
 import re
 from pathlib import Path
 
+import rf_jax
+from rf_jax.config_files import config_names
+
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("rf_jax/**/*.md"))]
+PAGES = [path for pattern in ("*.md", "docs/*.md", "rf_jax/**/*.md") for path in ROOT.glob(pattern)]
 
 
 def named(pattern: str) -> set[tuple[Path, str]]:
@@ -39,6 +43,25 @@ def test_commands_exist():
     modules = named(r"python -m (rf_jax[\w.]*\w)")
     missing = {(page, module) for page, module in modules if not is_command(module)}
     assert not missing
+
+
+def test_console_commands_exist():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    scripts = setup["options.entry_points"]["console_scripts"].split("\n")
+    known = {script.partition("=")[0].strip() for script in scripts}
+    missing = {(page, name) for page, name in named(r"rf-jax-\w+") if name not in known}
+    assert not missing
+
+
+def test_configurations_exist():
+    known = {*config_names(), *(f"configs/{name}.py" for name in config_names())}
+    missing = {(page, name) for page, name in named(r"--config ([\w/.]+)") if name not in known}
+    assert not missing
+
+
+def test_the_citation_has_the_version():
+    assert f"\nversion: {rf_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_modules_and_functions_exist():
