@@ -7,6 +7,8 @@ The same command continues a run that was stopped. On several nodes, add --multi
 """
 
 import argparse
+import socket
+import time
 from pathlib import Path
 
 import jax
@@ -17,6 +19,9 @@ from rf_jax.config_files import load_config_file
 from rf_jax.errors import InputError
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.loop import train_and_evaluate
+
+JOIN_SECONDS = 300
+"""How long the processes of a run wait for each other."""
 
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
@@ -34,7 +39,11 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         help="join the other processes of the run, as SLURM, Open MPI or Kubernetes started them; "
         "under other launchers, give the next three options instead",
     )
-    add("--coordinator", help="host:port of process 0 (default: the launcher's)")
+    add(
+        "--coordinator",
+        help="host:port of process 0 (default: the launcher's); processes that do not meet there "
+        f"within {JOIN_SECONDS} seconds end",
+    )
     add(
         "--num_processes",
         type=int,
@@ -50,14 +59,44 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
 
 def connect(args: argparse.Namespace) -> None:
     """Joins the other processes of the run."""
+    if args.coordinator:
+        _check_coordinator(args.coordinator, wait=bool(args.process_id))
     try:
-        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+        jax.distributed.initialize(
+            args.coordinator,
+            args.num_processes,
+            args.process_id,
+            initialization_timeout=JOIN_SECONDS,
+        )
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"--multi_process: the processes cannot be joined ({reason}); give --coordinator, "
             "--num_processes and --process_id"
         ) from error
+
+
+def _check_coordinator(address: str, wait: bool) -> None:
+    """Refuses an address of another form, and waits until a process listens there.
+
+    JAX would end the process with a trace of its own if none did.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise InputError(f"--coordinator: expected host:port, found {address!r}")
+    end = time.monotonic() + JOIN_SECONDS
+    while wait:
+        try:
+            socket.create_connection((host, int(port)), timeout=JOIN_SECONDS).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise InputError(
+                    f"--coordinator {address}: no process listens there after {JOIN_SECONDS} "
+                    f"seconds ({error.strerror or error}); start the one with --process_id 0, and "
+                    "give its host"
+                ) from error
+        time.sleep(0.2)
 
 
 def main() -> None:

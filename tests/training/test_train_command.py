@@ -1,5 +1,6 @@
 """`python train.py`: from start to end, killed, stopped by SIGTERM, or given a wrong key."""
 
+import argparse
 import signal
 
 import pytest
@@ -7,7 +8,9 @@ from kill_runs import kill_and_compare
 from processes import finish, free_port, load_latest, logged_losses, start_run, wait_for_step
 from settings import ROOT
 
+from rf_jax.commands import train
 from rf_jax.config_files import load_config_file
+from rf_jax.errors import InputError
 from rf_jax.training.config import TrainingConfig
 from rf_jax.weights.pretrained import load_pretrained
 
@@ -26,6 +29,22 @@ def test_a_wrong_key_is_reported_in_one_line(tmp_path):
     _, errors = run.communicate()
     assert run.returncode == 2
     assert errors.count("\n") == 1 and "batch_size" in errors
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("localhost", "expected host:port, found 'localhost'"),
+        ("localhost:0", "expected host:port"),
+        ("localhost:PORT", "no process listens there after 0.5 seconds"),
+    ],
+)
+def test_a_wrong_coordinator_is_given_up(address, expected, monkeypatch):
+    monkeypatch.setattr(train, "JOIN_SECONDS", 0.5)
+    coordinator = address.replace("PORT", str(free_port()))
+    args = argparse.Namespace(coordinator=coordinator, num_processes=2, process_id=1)
+    with pytest.raises(InputError, match=f"--coordinator.*{expected}"):
+        train.connect(args)
 
 
 @pytest.mark.slow

@@ -1,0 +1,163 @@
+"""Interrupts commands at random moments, runs them again, and compares what they write.
+
+python tests/training/interruptions.py --times 5
+
+interrupts making data, training, evaluating and both conversions so many times each, by SIGINT (as
+Ctrl-C in a terminal), SIGTERM or SIGKILL. Afterwards their files must be those of a run that nobody
+disturbed.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import jax
+import numpy as np
+from processes import load_latest, logged_losses
+from settings import ROOT
+
+from rf_jax.rendering.renderer import BUNDLED_WEIGHTS
+from rf_jax.weights.checkpoint import load_checkpoint
+
+ROOMS = ROOT / "tests" / "data" / "rooms"
+
+COMMANDS = {
+    "data": (
+        "-m rf_jax.datagen --config data_tiny --num_workers 2 --config.num_scenes=4 "
+        "--config.render.variant=scalar_rgb --config.render.resolution=16 --config.render.spp=256 "
+        "--config.render.denoise=False --output_dir"
+    ),
+    "train": (
+        f"train.py --config debug --config.data.path={ROOMS} --config.data.resolution=64 "
+        "--config.data.workers=1 --config.checkpoint_every_steps=3 --config.log_every_steps=1 "
+        "--workdir"
+    ),
+    "evaluate": f"-m rf_jax.evaluate --checkpoint {BUNDLED_WEIGHTS} --data {ROOMS} --output_dir",
+    "convert": f"convert_weights.py {BUNDLED_WEIGHTS}",
+    "export": f"convert_weights.py --to_torch {BUNDLED_WEIGHTS}",
+}
+"""The commands; the folder that each writes to is added at the end."""
+
+
+def read_data(folder: Path) -> dict[str, Any]:
+    """The index, and all datasets of all scenes."""
+    found: dict[str, Any] = {"index": (folder / "index.jsonl").read_text()}
+    for path in folder.glob("scene_*.h5"):
+        with h5py.File(path) as file:
+            found |= {f"{path.name}/{name}": dataset[:] for name, dataset in file.items()}
+    return found
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The whole last state, and the loss of every step."""
+    return load_latest(folder) | {"losses": logged_losses(folder)}
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    variables, config = load_checkpoint(folder)
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves} | {"config": config}
+
+
+def read_bytes(folder: Path) -> dict[str, Any]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+READERS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
+    "data": read_data,
+    "train": read_run,
+    "evaluate": read_bytes,
+    "convert": read_weights,
+    "export": read_bytes,
+}
+"""What must be the same in the end; some files differ in their bytes, such as by a date."""
+
+
+def start(name: str, folder: Path) -> subprocess.Popen:
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "HF_HUB_OFFLINE": "1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    return subprocess.Popen(
+        [sys.executable, *COMMANDS[name].split(), str(folder)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(name: str, folder: Path) -> float:
+    """Runs a command to its end, and returns the seconds that it took."""
+    since = time.perf_counter()
+    process = start(name, folder)
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    return time.perf_counter() - since
+
+
+def interrupt(name: str, folder: Path, seconds: float, number: signal.Signals) -> str:
+    """Sends a signal after some seconds; returns what happened."""
+    process = start(name, folder)
+    try:
+        _, errors = process.communicate(timeout=seconds)
+        return "had ended"
+    except subprocess.TimeoutExpired:
+        if number == signal.SIGINT:  # a terminal sends it to all processes of a session
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+    _, errors = process.communicate(timeout=400)
+    assert "Traceback" not in errors, errors
+    return f"{number.name} at {seconds:.1f} s"
+
+
+def interrupt_and_compare(name: str, folder: Path, times: int, rng: random.Random) -> list[str]:
+    """Returns what the interruptions were; raises AssertionError where the files differ."""
+    whole, disturbed = folder / f"{name}_whole", folder / f"{name}_disturbed"
+    finish(name, whole)
+    seconds = finish(name, folder / f"{name}_timed")  # with compiled programs, as from now on
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    happened = [
+        interrupt(name, disturbed, rng.uniform(0.2, 1) * seconds, rng.choice(signals))
+        for _ in range(times)
+    ]
+    finish(name, disturbed)
+    expected, found = READERS[name](whole), READERS[name](disturbed)
+    assert expected.keys() == found.keys(), (happened, expected.keys() ^ found.keys())
+    for key in expected:
+        np.testing.assert_equal(found[key], expected[key], err_msg=f"{name}: {key}, {happened}")
+    left = [path for path in folder.rglob(".*") if path.name != ".lock"]
+    assert not left, left
+    return happened
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.commands:
+            happened = interrupt_and_compare(name, Path(folder), args.times, rng)
+            print(f"{name}: {', '.join(happened)}: the same files", flush=True)
+
+
+if __name__ == "__main__":
+    main()
