@@ -10,6 +10,7 @@ disturbed.
 import argparse
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,7 +42,8 @@ COMMANDS = {
         "--config.data.workers=1 --config.checkpoint_every_steps=3 --config.log_every_steps=1 "
         "--workdir"
     ),
-    "evaluate": f"-m rf_jax.evaluate --checkpoint {BUNDLED_WEIGHTS} --data {ROOMS} --output_dir",
+    "evaluate": "-c 'from rf_jax.commands.entry import evaluate as main; main()' "
+    f"--checkpoint {BUNDLED_WEIGHTS} --data {ROOMS} --output_dir",
     "convert": f"convert_weights.py {BUNDLED_WEIGHTS}",
     "export": f"convert_weights.py --to_torch {BUNDLED_WEIGHTS}",
 }
@@ -91,7 +93,7 @@ def start(name: str, folder: Path) -> subprocess.Popen:
         "PYTHONPATH": str(ROOT),
     }
     return subprocess.Popen(
-        [sys.executable, *COMMANDS[name].split(), str(folder)],
+        [sys.executable, *shlex.split(COMMANDS[name]), str(folder)],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,
