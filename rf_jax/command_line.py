@@ -5,7 +5,9 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -161,6 +163,12 @@ def _silence_libraries() -> None:
 
 
 def _report_unraisable(late: "sys.UnraisableHookArgs") -> None:
-    """Reports errors that cannot be raised as Python does, except those of Orbax's late tasks."""
-    if str(late.exc_value) != "Event loop is closed":
+    """Reports errors that cannot be raised as Python does, except those of Orbax's late tasks.
+
+    An interrupt that arrived in a callback (JAX has one for the garbage collector) is sent again.
+    """
+    if isinstance(late.exc_value, KeyboardInterrupt):
+        main = threading.main_thread().ident
+        threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+    elif str(late.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(late)

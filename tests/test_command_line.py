@@ -138,6 +138,30 @@ def test_import_is_light_and_names_resolve():
         _ = rf_jax.nothing
 
 
+LOST = """
+import os, signal, time
+from rf_jax.command_line import run_command_line
+
+class Callback:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+def main():
+    Callback()
+    time.sleep(100)
+
+run_command_line(main)
+"""
+
+
+def test_an_interrupt_in_a_callback_is_not_lost():
+    """Python drops errors in callbacks of the garbage collector and in `__del__`."""
+    command = [sys.executable, "-c", LOST]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (130, "")
+
+
 # --- the cache of compiled programs ---
 
 
