@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rf_jax.errors import MAX_LENGTH, InputError
@@ -183,8 +183,21 @@ def test_damaged_safetensors(tmp_path, config, variables, changes, kept):
         load_pretrained(tmp_path)
 
 
+entries = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F64", "BF16", "U8", "F8_E4M3", "F8_E8M0", "F4", "C64"]),
+        "shape": st.lists(st.sampled_from([0, 1, 2, 8, 16, 2**62]), max_size=3),
+        "data_offsets": st.sampled_from([[0, 64], [0, 0], [64, 64], [0, 8], [64, 0]]),
+    }
+)
+
+
 @quick
-@given(st.binary(max_size=60) | st.dictionaries(st.text(max_size=9), values).map(json.dumps))
+@given(
+    st.binary(max_size=60)
+    | st.dictionaries(st.text(max_size=9), values | entries, max_size=3).map(json.dumps)
+)
+@example(json.dumps({"a": {"dtype": "F8_E4M3", "shape": [64], "data_offsets": [0, 64]}}))
 def test_safetensors_of_any_header(tmp_path, header):
     header = header if isinstance(header, bytes) else header.encode()
     path = tmp_path / "a.safetensors"
@@ -220,12 +233,16 @@ def test_damaged_pt(tmp_path, changes, kept):
         read_pt(path)
 
 
+nested = b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(99))
+"""A tuple that takes 2^99 steps to hash."""
+
 opcodes = st.sampled_from(
     [
         bytes([code])
         for code in b"NK)]}.(0122tulasedRbQh\x85\x86\x87\x88\x89\x8f\x90\x91\x93\x94\x96"
     ]
     + [b"K\x01", b"h\x00", b"q\x00", b"r\xff\xff\xff\x7f", b"\x8c\x01a", b"\x8d" + b"\xff" * 8]
+    + [nested, b"}" + nested + b"K\x01s", b"\x8f(" + nested + b"\x90"]
     + [b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cos\nsystem\n"]
     + [b"ccollections\nOrderedDict\n", b"\x95" + b"\xff" * 8, b"\x8a\x09" + b"\xff" * 9]
 )

@@ -17,7 +17,7 @@ import numpy as np
 
 from rf_jax.errors import InputError, one_line
 
-MAX_PICKLE_BYTES = 8 * 2**20
+MAX_PICKLE_BYTES = 4 * 2**20
 """Largest pickle that is read; those of the published sizes have less than 1 MiB."""
 
 STORAGE_DTYPES = {

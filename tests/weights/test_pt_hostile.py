@@ -160,7 +160,7 @@ _TENSOR = _REBUILD + b"((\x8c\x07storagectorch\nFloatStorage\n\x8c\x010\x8c\x03c
         (_opcodes(b"\x8d", struct.pack("<Q", 2**40)), "its pickle is damaged"),
         (_opcodes(b"\x8b", struct.pack("<i", 2**30)), "its pickle is damaged"),
         (_opcodes(_DICT, b"(", b"N" * 17, b"tR"), "other arguments than a tensor's"),
-        (_opcodes(b"}" * 2**23), "expected a pickle of at most 8 MiB"),
+        (_opcodes(b"}" * 2**22), "expected a pickle of at most 4 MiB"),
     ],
 )
 def test_pt_asks_for_too_much(tmp_path, monkeypatch, data, words):
