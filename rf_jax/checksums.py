@@ -35,9 +35,13 @@ def verify_checksums(folder: Path) -> None:
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"{sums}: expected files of this folder, found {name!r}")
-        if not path.is_file():
+        try:
+            found = _digest(path) if path.is_file() else None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        if found is None:
             raise InputError(f"{path}: missing, but {CHECKSUMS_NAME} lists it; use another copy")
-        if _digest(path) != expected:
+        if found != expected:
             raise InputError(
                 f"{path}: damaged: its bytes are not those that were written ({CHECKSUMS_NAME}); "
                 "use another copy"

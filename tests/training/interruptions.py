@@ -11,6 +11,7 @@ import argparse
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,8 +40,8 @@ COMMANDS = {
     ),
     "train": (
         f"train.py --config debug --config.data.path={ROOMS} --config.data.resolution=64 "
-        "--config.data.workers=1 --config.checkpoint_every_steps=3 --config.log_every_steps=1 "
-        "--workdir"
+        "--config.data.workers=1 --config.checkpoint_every_steps=3 --config.total_steps=60 "
+        "--config.log_every_steps=1 --workdir"
     ),
     "evaluate": "-c 'from rf_jax.commands.entry import evaluate as main; main()' "
     f"--checkpoint {BUNDLED_WEIGHTS} --data {ROOMS} --output_dir",
@@ -112,12 +113,13 @@ def finish(name: str, folder: Path) -> float:
     return time.perf_counter() - since
 
 
-def interrupt(name: str, folder: Path, seconds: float, number: signal.Signals) -> str:
-    """Sends a signal after some seconds; returns what happened."""
+def interrupt(name: str, folder: Path, seconds: float, number: signal.Signals) -> bool:
+    """Sends a signal after some seconds; returns whether the command was still running."""
     process = start(name, folder)
     try:
         _, errors = process.communicate(timeout=seconds)
-        return "had ended"
+        assert process.returncode == 0, errors
+        return False
     except subprocess.TimeoutExpired:
         if number == signal.SIGINT:  # a terminal sends it to all processes of a session
             os.killpg(process.pid, number)
@@ -125,7 +127,17 @@ def interrupt(name: str, folder: Path, seconds: float, number: signal.Signals) -
             process.send_signal(number)
     _, errors = process.communicate(timeout=400)
     assert "Traceback" not in errors, errors
-    return f"{number.name} at {seconds:.1f} s"
+    return True
+
+
+def compare(name: str, whole: Path, disturbed: Path) -> None:
+    """Raises AssertionError where two folders differ, or where temporary files are left."""
+    expected, found = READERS[name](whole), READERS[name](disturbed)
+    assert expected.keys() == found.keys(), expected.keys() ^ found.keys()
+    for key in expected:
+        np.testing.assert_equal(found[key], expected[key], err_msg=key)
+    left = [path for path in disturbed.parent.rglob(".*") if path.name != ".lock"]
+    assert not left, left
 
 
 def interrupt_and_compare(name: str, folder: Path, times: int, rng: random.Random) -> list[str]:
@@ -133,18 +145,17 @@ def interrupt_and_compare(name: str, folder: Path, times: int, rng: random.Rando
     whole, disturbed = folder / f"{name}_whole", folder / f"{name}_disturbed"
     finish(name, whole)
     seconds = finish(name, folder / f"{name}_timed")  # with compiled programs, as from now on
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-    happened = [
-        interrupt(name, disturbed, rng.uniform(0.2, 1) * seconds, rng.choice(signals))
-        for _ in range(times)
-    ]
+    signals, happened = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL), []
+    while len(happened) < times:
+        after, number = rng.uniform(0.1, 0.9) * seconds, rng.choice(signals)
+        if interrupt(name, disturbed, after, number):
+            happened.append(f"{number.name} at {after:.1f} s")
+        else:  # it had ended; begin anew, and interrupt earlier
+            compare(name, whole, disturbed)
+            shutil.rmtree(disturbed)
+            seconds *= 0.8
     finish(name, disturbed)
-    expected, found = READERS[name](whole), READERS[name](disturbed)
-    assert expected.keys() == found.keys(), (happened, expected.keys() ^ found.keys())
-    for key in expected:
-        np.testing.assert_equal(found[key], expected[key], err_msg=f"{name}: {key}, {happened}")
-    left = [path for path in folder.rglob(".*") if path.name != ".lock"]
-    assert not left, left
+    compare(name, whole, disturbed)
     return happened
 
 
