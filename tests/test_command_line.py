@@ -30,6 +30,7 @@ COMMANDS = (
     ("-m", "rf_jax.datagen.bundled"),
     ("-m", "rf_jax.datagen.furnace"),
     ("-m", "rf_jax.evaluate"),
+    ("-m", "rf_jax.scene"),
     ("-m", "rf_jax.studies.attention_maps"),
     ("-m", "rf_jax.studies.benchmark"),
     ("-m", "rf_jax.studies.curves"),
@@ -265,3 +266,19 @@ def test_interrupts_end_quietly(seconds, tmp_path):
         run.send_signal(signal.SIGINT)
         _, errors = run.communicate()
     assert errors == "" and run.returncode in (130, -signal.SIGINT)
+
+
+def test_workers_are_deaf_to_interrupts(tmp_path):
+    """Ctrl-C reaches every process of a terminal, here while workers import their modules."""
+    options = ("--config", "data_tiny", "--config.num_scenes=500", "--dry_run")
+    with subprocess.Popen(
+        [sys.executable, "-m", "rf_jax.datagen", *options],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as run:  # fmt: skip
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        while run.poll() is None and len(children.read_text().split()) < 2:  # one is the tracker
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.killpg(run.pid, signal.SIGINT)
+        _, errors = run.communicate()
+    assert errors == "" and run.returncode == 130

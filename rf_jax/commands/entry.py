@@ -7,6 +7,7 @@ it in the same way at any time.
 import importlib
 import signal
 from collections.abc import Callable
+from types import ModuleType
 
 from rf_jax.command_line import run_command_line
 
@@ -14,14 +15,21 @@ from rf_jax.command_line import run_command_line
 def _command(module: str, *memory_advice: str) -> Callable[[], None]:
     """A function that runs `main` of a module as a command and ends the process."""
 
-    def main() -> None:
-        # Imports of libraries may lose a KeyboardInterrupt; until `main`, one just ends the process
-        handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
-        main = importlib.import_module(module).main
-        signal.signal(signal.SIGINT, handler)
-        main()
+    return lambda: run_command_line(lambda: _imported(module).main(), *memory_advice)
 
-    return lambda: run_command_line(main, *memory_advice)
+
+def _imported(module: str) -> ModuleType:
+    """The module; Ctrl-C during its import just ends the process.
+
+    Libraries that are being imported may lose a KeyboardInterrupt, or turn it into other errors.
+    """
+    handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if handled:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    imported = importlib.import_module(module)
+    if handled:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return imported
 
 
 render = _command("rf_jax.commands.render")

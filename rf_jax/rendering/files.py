@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from rf_jax.errors import InputError, prefix_errors
+from rf_jax.errors import InputError, one_line, prefix_errors
 from rf_jax.files import remove_abandoned
 from rf_jax.images.comparison import comparison_image
 from rf_jax.images.files import VideoWriter, save_exr, save_png
@@ -144,7 +144,7 @@ def _going_on(name: str, failed: list[str], alone: bool) -> Iterator[None]:
     except InputError as error:
         if alone:
             raise
-        _log.error("%s", error)
+        _log.error("%s", one_line(str(error)))
         failed.append(name)
 
 
