@@ -71,9 +71,9 @@ class Watcher:
         """
         config, processes = self._config, jax.process_count()
         self._print(
-            f"{parameters:,} parameters; {devices} devices ({jax.default_backend()}), "
-            f"{devices // processes} in each of {processes} processes; {config.batch_size} scenes "
-            f"per step, {config.batch_size // devices} per device"
+            f"parameters: {parameters:,}; devices: {devices} ({jax.default_backend()}), "
+            f"{devices // processes} per process; scenes per step: {config.batch_size}, "
+            f"{config.batch_size // devices} per device"
         )
         if step >= config.total_steps:
             self._print(f"finished before, after {step} steps; config.total_steps can be raised")

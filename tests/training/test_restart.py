@@ -226,8 +226,7 @@ def test_a_run_says_what_it_does(data, tmp_path, capsys):
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        f"{count:,} parameters; 1 devices (cpu), 1 in each of 1 processes; 2 scenes per step, "
-        "2 per device"
+        f"parameters: {count:,}; devices: 1 (cpu), 1 per process; scenes per step: 2, 2 per device"
     )
     assert lines[1] == f"steps 1 to 2; to watch: tensorboard --logdir {tmp_path}"
     assert lines[2].startswith("step 1 of 2: loss ") and lines[2].endswith(" left")
