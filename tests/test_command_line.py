@@ -100,13 +100,13 @@ for arguments in sys.stdin.read().splitlines():
 
 
 def test_extras_are_named_and_help_needs_none(tmp_path):
-    data = ROOT / "tests" / "data" / "rooms"
+    shutil.copytree(ROOT / "tests" / "data" / "rooms", tmp_path / "rooms")
     lines = [
         *(" ".join((*name, "--help")) for name in COMMANDS),
         f"-m rf_jax.datagen --config data_tiny --output_dir {tmp_path}/data",
         f"-m rf_jax.datagen path_trace cornell_box --output_dir {tmp_path}/truth",
-        f"-m rf_jax.studies.curves {data}",
-        f"-m rf_jax.studies.attention_maps rf_jax/assets/models/rooms --output_dir {tmp_path}",
+        f"-m rf_jax.studies.curves {tmp_path}/rooms",
+        f"-m rf_jax.datagen inspect {tmp_path}/rooms",
     ]
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT_EXTRAS],
@@ -198,18 +198,21 @@ def test_a_cache_that_cannot_be_used_warns_in_one_line(case, tmp_path, monkeypat
 def test_names_that_are_not_ascii(tmp_path, config, variables):
     """In a process that takes names as ASCII, and names that are not UTF-8 anywhere."""
     environment = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
-    scene = bundled_scene("blue_room").parent
-    for name in ("b\u00f6x".encode(), "b\u00f6x".encode("latin-1")):
-        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
-        shutil.copytree(scene, folder)
-        command = [sys.executable, ROOT / "render.py", folder / "scene.json", "--save_h5"]
-        command += ["--output_dir", folder / "out", "--save_video", "--tone_mapper", "agx"]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert (result.returncode, result.stderr) == (0, "")
-        assert load_exr(folder / "out" / "scene_view_0.exr").shape == (64, 64, 3)
-        assert f"-> {tmp_path}/b\\udc" in result.stdout
-        with pytest.raises(InputError, match="expected a name in UTF-8"):
-            save_checkpoint(Path(f"{tmp_path}/\udcf6"), variables, config.to_dict())
+    names = [os.fsdecode("b\u00f6x".encode(encoding)) for encoding in ("utf-8", "latin-1")]
+    for name in names:
+        shutil.copytree(bundled_scene("blue_room").parent, tmp_path / name)
+        (tmp_path / name / "scene.json").rename(tmp_path / name / f"{name}.json")
+    scenes = [tmp_path / name / f"{name}.json" for name in names]
+    options = ["--save_h5", "--save_video", "--tone_mapper", "agx", "--output_dir", names[1]]
+    result = subprocess.run(
+        [sys.executable, ROOT / "render.py", *scenes, *options],
+        cwd=tmp_path, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "") and "-> b\\udcf6x/" in result.stdout
+    for name in names:
+        assert load_exr(tmp_path / names[1] / f"{name}_view_0.exr").shape == (64, 64, 3)
+    with pytest.raises(InputError, match="expected a name in UTF-8"):
+        save_checkpoint(tmp_path / names[1] / "weights", variables, config.to_dict())
 
 
 # --- lost output and interrupts ---

@@ -124,12 +124,6 @@ def test_checkpoints_of_every_kind_give_the_same_image(
         assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "torch" / name).read_bytes()
 
 
-@pytest.mark.parametrize("script", ["render.py", "convert_weights.py"])
-def test_help(command, script):
-    status, out, _ = command(script, "--help")
-    assert status == 0 and "Examples:" in out
-
-
 # --- bad input: scenes ---
 
 

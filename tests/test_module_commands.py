@@ -20,25 +20,6 @@ from rf_jax.rendering.renderer import BUNDLED_WEIGHTS
 ROOT = Path(__file__).parents[1]
 ROOMS = ROOT / "tests" / "data" / "rooms"
 
-ALL = (
-    "rf_jax.datagen",
-    "rf_jax.evaluate",
-    "rf_jax.scene",
-    "rf_jax.studies.attention_maps",
-    "rf_jax.studies.benchmark",
-    "rf_jax.studies.curves",
-    "rf_jax.studies.input_rate",
-    "rf_jax.studies.performer_error",
-    "rf_jax.studies.precision",
-    "rf_jax.weights.random_weights",
-)
-
-
-@pytest.mark.parametrize("module", ALL)
-def test_help(command, module):
-    status, out, _ = command(module, "--help")
-    assert status == 0 and out.startswith("usage: ") and "--" in out
-
 
 def run(folder, *arguments):
     """The output of `python -m` in a process of its own, which must succeed."""
