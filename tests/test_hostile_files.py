@@ -30,6 +30,9 @@ from tests.scene.conftest import TETRAHEDRON, folder, scene, scene_dict  # noqa:
 from tests.training.settings import small_config
 from tests.weights.pt_files import write_state_dict
 
+# Libraries' warnings would be printed beside our one line
+pytestmark = pytest.mark.filterwarnings("error")
+
 quick = settings(
     max_examples=int(os.environ.get("EXAMPLES", "40")),
     deadline=None,

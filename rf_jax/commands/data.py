@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from rf_jax import schema
 from rf_jax.command_line import make_parser, parse_with_overrides
 from rf_jax.config_files import load_config_file
 from rf_jax.datagen.config import DataConfig, RenderConfig
@@ -104,10 +105,8 @@ def _path_trace(arguments: list[str]) -> None:
     add("--max_depth", type=int, default=6, help="longest path; 2 is direct light only")
     add("--output_dir", type=Path, help="folder for the images (default: beside each scene file)")
     args = parser.parse_args(arguments)
-    for name in ("resolution", "spp", "max_depth"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name}: expected at least 1, found {getattr(args, name)}")
-    config = RenderConfig(args.resolution, args.spp, args.max_depth)
+    values = {name: getattr(args, name) for name in ("resolution", "spp", "max_depth")}
+    config = schema.parse(RenderConfig, values)
     written = trace_files(find_scene_files(args.scene), config, args.output_dir)
     print(f"{len(written)} images -> {written[0].parent}/")
 

@@ -26,6 +26,9 @@ FieldOfView = Annotated[
 Share = Annotated[
     tuple[Fraction, Fraction], Limit("[low, high], low <= high", lambda x: x[0] <= x[1])
 ]
+Resolution = Annotated[int, Limit("in [1, 8192]", lambda x: 1 <= x <= 8192)]
+Samples = Annotated[int, Limit("in [1, 2^24]", lambda x: 1 <= x <= 2**24)]
+Depth = Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 2**16)]
 Family = Literal["corner", "box", "wall", "plane"]
 WALLS = {
     "corner": ("plane", "wall0", "wall1"),
@@ -176,9 +179,9 @@ class RenderConfig:
       cycles: settings of Cycles.
     """
 
-    resolution: Positive
-    spp: Positive
-    max_depth: Positive = 8
+    resolution: Resolution
+    spp: Samples
+    max_depth: Depth = 8
     denoise: bool = False
     renderer: Literal["mitsuba", "cycles"] = "mitsuba"
     variant: Literal["auto", "scalar_rgb", "llvm_ad_rgb", "cuda_ad_rgb"] = "auto"

@@ -15,8 +15,15 @@ from rf_jax.datagen.path_tracer import check_renderer
 from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions
 from rf_jax.datagen.shapes import check_packages, find_mesh_files
 from rf_jax.datagen.workers import outcomes
-from rf_jax.errors import InputError
-from rf_jax.files import atomic_path, locked, read_json, remove_abandoned, report_unwritable
+from rf_jax.errors import InputError, prefix_errors
+from rf_jax.files import (
+    atomic_path,
+    locked,
+    parse_json,
+    read_json,
+    remove_abandoned,
+    report_unwritable,
+)
 from rf_jax.processes import cpu_count
 from rf_jax.scene import load_attributes
 from rf_jax.scene.dataset import INDEX_NAME, write_index
@@ -70,12 +77,18 @@ def finished_entries(folder: Path) -> dict[int, dict[str, Any]]:
     """
     entries = {}
     for path in sorted(folder.glob("scene_*.h5")):
-        entry = load_attributes(path).get("index_entry")
-        if entry is None:
+        entry = _json_attribute(path, "index_entry")
+        if not isinstance(entry, dict) or not isinstance(entry.get("index"), int):
             raise InputError(f"{path}: expected a training file, found no index_entry; move it")
-        entry = json.loads(entry)
         entries[entry["index"]] = entry
     return entries
+
+
+def _json_attribute(path: Path, name: str) -> Any:
+    """The value of an attribute that holds JSON; None if there is none."""
+    text = load_attributes(path).get(name)
+    with prefix_errors(f"{path}: attribute {name}"):
+        return parse_json(text.encode(errors="replace")) if isinstance(text, str) else None
 
 
 def _sorted(entries: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -132,7 +145,7 @@ def _check_same_config(config: DataConfig, folder: Path) -> None:
     if path.exists():
         made = read_json(path)
     elif finished := sorted(folder.glob("scene_*.h5")):
-        made = json.loads(load_attributes(finished[0]).get("config", "null"))
+        made = _json_attribute(finished[0], "config")
     if made is not None:
         differing = _differences(made, json.loads(text))
         if differing := sorted(differing - {"num_scenes"}):

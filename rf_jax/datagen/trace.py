@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from rf_jax.datagen.config import RenderConfig
 from rf_jax.datagen.path_tracer import check_renderer, make_path_tracer
-from rf_jax.errors import InputError
+from rf_jax.errors import InputError, one_line
 from rf_jax.images.files import save_exr
 from rf_jax.processes import cpu_count
 from rf_jax.scene import load_scene
@@ -27,7 +27,8 @@ def trace_files(files: list[Path], config: RenderConfig, folder: Path | None) ->
       the paths of the images.
 
     Raises:
-      InputError: a scene is invalid, Mitsuba is missing, or a file cannot be written.
+      InputError: a scene is invalid, Mitsuba is missing or cannot render it, or a file cannot be
+        written.
     """
     tracer = make_path_tracer(config, check_renderer(config, None), None, cpu_count())
     written = []
@@ -38,7 +39,13 @@ def trace_files(files: list[Path], config: RenderConfig, folder: Path | None) ->
             raise InputError(f"{path}: texture: expected one value per triangle, found {found}")
         # The same noise in all frames would look like dirt on the lens
         seed = int(np.random.SeedSequence(index).generate_state(1)[0])
-        for view, image in enumerate(tracer.render(scene, seed)):
+        try:
+            images = tracer.render(scene, seed)
+        except (RuntimeError, ValueError, MemoryError) as error:  # what Mitsuba raises
+            raise InputError(
+                f"{path}: Mitsuba cannot render it ({one_line(error, 120)})"
+            ) from error
+        for view, image in enumerate(images):
             written.append(ground_truth_path(path, view, folder))
             save_exr(written[-1], image[..., :3], half=True)
     return written

@@ -52,7 +52,7 @@ def test_overrides():
             r"specular_ratio\[1\]: expected a number in \[0, 1\], found 1.5",
         ),
         ("sampler.light_facing=1.0", r"light_facing: expected a number in \[0, 0.95\], found 1.0"),
-        ("render.spp=0", "render.spp: expected an integer >= 1, found 0"),
+        ("render.spp=0", r"render.spp: expected an integer in \[1, 2\^24\], found 0"),
         ("render.renderer=povray", 'renderer: expected one of "mitsuba", "cycles"'),
     ],
 )

@@ -20,7 +20,7 @@ from known_scenes import CONFIGS
 from rf_jax.config_files import load_config_file
 from rf_jax.datagen import workers
 from rf_jax.datagen.config import DataConfig
-from rf_jax.datagen.dataset import make_dataset
+from rf_jax.datagen.dataset import finished_entries, make_dataset
 from rf_jax.datagen.report import dry_run, inspect_dataset
 from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions, make_scene, split_name
 from rf_jax.errors import InputError
@@ -322,3 +322,12 @@ def _command(folder, num_scenes, spp=256):
     config = str(CONFIGS / "data_tiny.py")
     program = [sys.executable, "-m", "rf_jax.datagen", "--config", config, "--num_workers=2"]
     return [*program, f"--output_dir={folder}", *overrides]
+
+
+@pytest.mark.parametrize("entry", [None, 5, "[", '{"index": "x"}', "[" * 10**4, '{"a": 1, "a": 2}'])
+def test_a_file_without_its_entry(tmp_path, entry):
+    with h5py.File(tmp_path / "scene_0.h5", "w") as file:
+        if entry is not None:
+            file.attrs["index_entry"] = entry
+    with pytest.raises(InputError, match=r"scene_0\.h5: (expected a training file|attribute )"):
+        finished_entries(tmp_path)

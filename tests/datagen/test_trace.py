@@ -59,10 +59,24 @@ def test_frames_of_a_folder_and_all_views(path_trace, tmp_path):
     assert len(np.unique([*first, *second], axis=0)) == 4
 
 
+@pytest.mark.parametrize("number", [0, 10**9])
 @pytest.mark.parametrize("option", ["resolution", "spp", "max_depth"])
-def test_numbers_below_one(path_trace, option):
-    status, _, err = path_trace("blue_room", f"--{option}", 0)
-    assert (status, err) == (2, f"error: --{option}: expected at least 1, found 0\n")
+def test_numbers_out_of_range(path_trace, option, number):
+    status, _, err = path_trace("blue_room", f"--{option}", number)
+    assert status == 2 and err.count("\n") == 1
+    assert err.startswith(f"error: {option}: expected an integer in [1, ")
+    assert err.endswith(f"], found {number}\n")
+
+
+def test_what_mitsuba_raises_is_one_line(tmp_path, monkeypatch):
+    class Failing:
+        def render(self, scene, seed):
+            raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(trace, "make_path_tracer", lambda *_: Failing())
+    path = bundled_scene("blue_room")
+    with pytest.raises(InputError, match=r"Mitsuba cannot render it \(first line second line\)"):
+        trace.trace_files([path], RenderConfig(8, 1, variant="scalar_rgb"), tmp_path)
 
 
 def test_no_such_scene(path_trace):
