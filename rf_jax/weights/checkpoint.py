@@ -131,11 +131,23 @@ def _load_variables(folder: Path, variables_folder: Path) -> dict[str, Any]:
                 path = utf8_path(variables_folder)
                 # By default arrays would go to the devices that they were saved from.
                 target = jax.tree.map(_empty, dict(checkpointer.metadata(path).item_metadata))
+                _check_size(target, variables_folder)
                 return checkpointer.restore(path, target)
         except Exception as error:  # Orbax, TensorStore and the file system raise many types
             raise InputError(
                 f"expected a whole Orbax checkpoint, found: {reason_in_one_line(error)}"
             ) from error
+
+
+def _check_size(target: dict[str, Any], folder: Path) -> None:
+    """Refuses arrays far larger than their files: Orbax makes up zeros for files that are missing.
+
+    Weights hardly compress; only small networks may hold zeros and little else.
+    """
+    declared = sum(leaf.nbytes for leaf in jax.tree.leaves(target))
+    stored = sum(path.stat().st_size for path in folder.rglob("*"))
+    if declared > max(100 * stored, 2**28):
+        raise InputError(f"arrays of {declared:,} bytes, of which {stored:,} are stored")
 
 
 def _empty(metadata: Any) -> np.ndarray:

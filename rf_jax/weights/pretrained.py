@@ -75,6 +75,8 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
         variables, values = load_checkpoint(path)
         config = _parse(values, path / CONFIG_NAME)
         with prefix_errors(str(path)):
+            num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+            convert.check_size(config, num_bytes, may_hold_more=True)
             convert.check_leaves(traverse_util.flatten_dict(variables, sep="/"), config)
         return Pretrained(variables, config, values)
     folder = resolve_model_folder(source)

@@ -211,3 +211,11 @@ def test_hugging_face_folders_load_alike(tmp_path, saved, config, variables):
     shutil.rmtree(folder)
     with pytest.raises(InputError, match="no such folder"):
         load_pretrained(folder)
+
+
+def test_arrays_of_more_than_is_stored(tmp_path, config):
+    save_checkpoint(
+        tmp_path / "a", {"params": {"a": np.zeros(2**28 + 1, np.int8)}}, config.to_dict()
+    )
+    with pytest.raises(InputError, match="found: arrays of 268,435,457 bytes, of which"):
+        load_checkpoint(tmp_path / "a")
