@@ -33,6 +33,13 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return super()._get_help_string(action)
 
 
+class LineFormatter(logging.Formatter):
+    """Prints a message as one line without control characters, because files may choose names."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record), 1000)
+
+
 def make_parser(description: str, subcommand: str = "") -> argparse.ArgumentParser:
     """A parser with `--version`, to which a command adds its options.
 
@@ -82,7 +89,9 @@ def run_command_line(
     """
     for level in (logging.WARNING, logging.ERROR):
         logging.addLevelName(level, logging.getLevelName(level).lower())
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     _silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name may have characters that the terminal has not.

@@ -1,5 +1,7 @@
 """How commands end: lost output, interrupts, missing packages; and their help and version."""
 
+import io
+import logging
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ import pytest
 
 import rf_jax
 from rf_jax import compilation
+from rf_jax.command_line import LineFormatter
 from rf_jax.errors import InputError
 from rf_jax.images.files import load_exr
 from rf_jax.scene import bundled_scene
@@ -285,3 +288,22 @@ def test_workers_are_deaf_to_interrupts(tmp_path):
         os.killpg(run.pid, signal.SIGINT)
         _, errors = run.communicate()
     assert errors == "" and run.returncode == 130
+
+
+# --- what reaches the terminal ---
+
+
+def test_warnings_are_lines_without_control_characters():
+    handler = logging.StreamHandler(stream := io.StringIO())
+    handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
+    record = logging.LogRecord(
+        "a", logging.WARNING, "a.py", 1, "%s: odd", ("\x1b[2J\nb.obj",), None
+    )
+    handler.emit(record)
+    assert stream.getvalue() == "WARNING: \\x1b[2J b.obj: odd\n"
+
+
+def test_errors_are_short_lines_without_control_characters(refused):
+    error = refused("render.py", f"\x1b[2J\u202e{'x' * 5000}.json")
+    assert error.startswith("error: \\x1b[2J\\u202exxx") and "no such scene" in error
+    assert len(error) < 320 and error.strip().isprintable()

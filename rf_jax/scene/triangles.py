@@ -28,6 +28,9 @@ from rf_jax.structs import (
 
 _log = logging.getLogger(__name__)
 
+MAX_TRIANGLES = 2**22
+"""Most triangles of a scene: a short description could repeat a large mesh without end."""
+
 LoadMesh = Callable[[Path], trimesh.Trimesh]
 
 
@@ -65,9 +68,10 @@ def build_scene(
       An unbatched scene of NumPy float32 arrays, one texture value per triangle, no mask.
 
     Raises:
-      InputError: a mesh or a camera is unusable; names its path in the JSON file.
+      InputError: a mesh or a camera is unusable, or there are more than `MAX_TRIANGLES`; names its
+        path in the JSON file.
     """
-    parts = {}
+    parts, count = {}, 0
     for name, scene_object in description.objects.items():
         with prefix_errors(f"objects.{name}"):
             path = Path(folder) / scene_object.mesh_path
@@ -75,6 +79,9 @@ def build_scene(
             parts[name] = place_mesh(
                 load_mesh(path), scene_object.transform, scene_object.material, faces, path
             )
+            count += len(parts[name].triangles)
+            if count > MAX_TRIANGLES:
+                raise InputError(f"expected at most {MAX_TRIANGLES:,} triangles in all objects")
     return assemble(parts, description.cameras)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rf_jax import geometry
 from rf_jax.errors import InputError
-from rf_jax.scene import build_scene, load_scene, parse_scene_description
+from rf_jax.scene import build_scene, load_scene, parse_scene_description, triangles
 from rf_jax.structs import DIFFUSE, FLAT_NORMAL
 
 numbers = st.floats(-10, 10)
@@ -103,3 +103,11 @@ def test_bad_scenes(scene_dict, folder, damage, words):
     message = str(error.value)
     assert all(word in message for word in [f"{path}: ", *words]), message
     assert "\n" not in message
+
+
+def test_a_mesh_repeated_without_end(scene_dict, folder, monkeypatch):
+    monkeypatch.setattr(triangles, "MAX_TRIANGLES", 10)
+    box = scene_dict["objects"]["box"]
+    scene_dict["objects"] = {f"box{i}": box for i in range(100)}
+    with pytest.raises(InputError, match=r"objects\.box2: expected at most 10 triangles"):
+        build_scene(parse_scene_description(scene_dict), folder)
