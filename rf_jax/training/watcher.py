@@ -192,7 +192,8 @@ def step_flops(config: TrainingConfig, triangles: float) -> float:
 def git_revision() -> str:
     """The revision of the code, with "-dirty" if it was changed; "unknown" outside a repository."""
     try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        # Without the option git would write to its index, and lock it for good when it is killed.
+        command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40"]
         folder = Path(__file__).parent
         return subprocess.run(
             command, cwd=folder, capture_output=True, text=True, check=True

@@ -158,8 +158,9 @@ def _empty(metadata: Any) -> np.ndarray:
 def reason_in_one_line(error: Exception) -> str:
     """The message of an error in one line.
 
-    Of the long messages of TensorStore it keeps the cause, which precedes the [name='details'].
+    Of the long messages of TensorStore it keeps the cause, which follows the names of files and
+    precedes the [name='details'].
     """
     text = " ".join(str(error).split()) or type(error).__name__
-    text = re.split(r" \[\w+='", text)[0]
+    text = re.split(r" \[\w+='", text)[0].rpartition('": ')[2]
     return text if len(text) <= 200 else "..." + text[-200:]

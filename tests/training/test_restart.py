@@ -186,6 +186,13 @@ def test_a_second_ctrl_c_ends_the_run_at_once(copy, monkeypatch):
 def test_a_run_that_can_read_no_more_saves_what_it_has(copy, monkeypatch):
     config, workdir = copy
     _disturb(monkeypatch, 3, _fail)
+    close = ocp.CheckpointManager.close
+
+    def close_with_an_error(manager):  # as after writes that failed in the background
+        close(manager)
+        raise ValueError("late")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "close", close_with_an_error)
     longer = dataclasses.replace(config, total_steps=30, checkpoint_every_steps=100)
     with pytest.raises(InputError, match="fault"):
         train(longer, workdir)
