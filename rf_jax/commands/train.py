@@ -17,6 +17,7 @@ from rf_jax.command_line import make_parser, parse_with_overrides
 from rf_jax.compilation import enable_compilation_cache
 from rf_jax.config_files import load_config_file
 from rf_jax.errors import InputError
+from rf_jax.processes import keep_freed_memory
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.loop import train_and_evaluate
 
@@ -101,6 +102,7 @@ def _check_coordinator(address: str, wait: bool) -> None:
 
 def main() -> None:
     args, overrides = parse_args()
+    keep_freed_memory()
     config = load_config_file(TrainingConfig, args.config, overrides)
     if args.multi_process or args.coordinator:
         connect(args)
