@@ -1,0 +1,135 @@
+"""How much of the device's matrix products a training step reaches, part by part.
+
+    %(prog)s --config rooms
+    %(prog)s --config rooms --config.batch_size=16
+
+The batch is random. FLOPs are those that the network needs, three times as many for its gradient.
+"""
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from rf_jax.command_line import make_parser, parse_with_overrides, run_command_line
+from rf_jax.config_files import load_config_file
+from rf_jax.models import init_variables
+from rf_jax.models.flops import (
+    context_flops,
+    measure_product_rate,
+    view_flops,
+    view_independent_flops,
+)
+from rf_jax.processes import keep_freed_memory
+from rf_jax.structs import NUM_CHANNELS, Batch, SceneTokens
+from rf_jax.training.config import TrainingConfig
+from rf_jax.training.optim import make_optimizer, make_schedule
+from rf_jax.training.sharding import make_mesh
+from rf_jax.training.steps import (
+    COMPUTE_TYPES,
+    create_train_state,
+    init_rng,
+    make_loss_fn,
+    make_model,
+    make_train_step,
+)
+
+
+def parse_args() -> tuple[argparse.Namespace, list[str]]:
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", required=True, help="a training configuration's name or file")
+    parser.add_argument("--repeats", type=int, default=10, help="runs, of which the fastest counts")
+    return parse_with_overrides(parser)
+
+
+def main() -> None:
+    args, overrides = parse_args()
+    keep_freed_memory()
+    config = load_config_file(TrainingConfig, args.config, [*overrides, "--config.lpips_weight=0"])
+    programs = compile_parts(config)
+    model, data = config.model, config.data
+    tokens = config.batch_size * (data.max_triangles + model.num_register_tokens)
+    rate = measure_product_rate(model, tokens, COMPUTE_TYPES[config.precision])
+    seconds = {name: _fastest(program, args.repeats) for name, program in programs.items()}
+    scene = view_independent_flops(model, data.max_triangles)
+    scene += context_flops(model, data.max_triangles)
+    scene += data.views * view_flops(model, data.max_triangles, data.crop or data.resolution)
+    forward = scene * config.batch_size
+    print(f"{'part':<10}{'seconds':>9}{'TFLOP/s':>9}  of products ({rate / 1e12:.3f} TFLOP/s)")
+    for (name, took), flops in zip(
+        seconds.items(), (forward, 3 * forward, 3 * forward), strict=True
+    ):
+        print(f"{name:<10}{took:>9.3f}{flops / took / 1e12:>9.3f}  {flops / took / rate:.1%}")
+
+
+def compile_parts(config: TrainingConfig) -> dict[str, Callable[[], Any]]:
+    """The forward pass with the loss, its gradient, and the whole step, on one device."""
+    model = make_model(config, make_mesh(1, config.batch_size, jax.devices()[:1]))
+    optimizer = make_optimizer(config)
+    state = create_train_state(config, optimizer, init_variables(config.model, init_rng(0)))
+    batch = random_batch(config)
+    loss_fn = make_loss_fn(config, model, None)
+
+    def loss(params, state, batch):
+        return loss_fn(params, state.constants, batch, None)[0]
+
+    step = make_train_step(config, model, optimizer, make_schedule(config))
+    programs = {
+        "forward": (loss, state.params, state, batch),
+        "gradient": (jax.grad(loss), state.params, state, batch),
+        "step": (step, state, batch, None),
+    }
+    return {
+        name: functools.partial(jax.jit(function).lower(*arguments).compile(), *arguments)
+        for name, (function, *arguments) in programs.items()
+    }
+
+
+def random_batch(config: TrainingConfig) -> Batch:
+    """A batch of the run's sizes, seen by cameras in front of it."""
+    rng, data = np.random.default_rng(0), config.data
+    scenes, triangles, views = config.batch_size, data.max_triangles, data.views
+    side = data.crop or data.resolution
+    texels = () if data.constant_textures else (config.model.texture_encode_patch_size,) * 2
+    cameras = np.tile(np.eye(4, dtype=np.float32), (scenes, views, 1, 1))
+    cameras[..., 2, 3] = 2
+
+    def draw(*shape):
+        return rng.uniform(-0.5, 0.5, shape).astype(np.float32)
+
+    return Batch(
+        tokens=SceneTokens(
+            triangles=draw(scenes, triangles, 3, 3),
+            vertex_normals=draw(scenes, triangles, 3, 3),
+            texture=np.abs(draw(scenes, triangles, NUM_CHANNELS, *texels)),
+            num_triangles=np.full(scenes, triangles, np.int32),
+        ),
+        camera_to_world=cameras,
+        fov_degrees=np.full((scenes, views), 40, np.float32),
+        images=np.abs(draw(scenes, views, side, side, 3)).astype(np.float16),
+        crop_origin=np.zeros((scenes, views, 2), np.int32),
+        rotation=np.tile(np.eye(3, dtype=np.float32), (scenes, 1, 1)),
+        translation=np.zeros((scenes, 3), np.float32),
+        weight=np.ones(scenes, np.float32),
+        file=np.zeros(scenes, np.int32),
+        skipped=np.zeros(scenes, np.int32),
+    )
+
+
+def _fastest(program: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the fastest run, after one that is not timed."""
+    jax.block_until_ready(program())
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(program())
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+if __name__ == "__main__":
+    run_command_line(main)

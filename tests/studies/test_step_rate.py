@@ -1,0 +1,19 @@
+"""The measured parts of a training step compute what training computes."""
+
+import jax
+import numpy as np
+
+from rf_jax.config_files import load_config_file
+from rf_jax.studies.step_rate import compile_parts
+from rf_jax.training.config import TrainingConfig
+
+
+def test_parts_are_those_of_a_training_step():
+    config = load_config_file(TrainingConfig, "debug", ["--config.lpips_weight=0"])
+    parts = {name: program() for name, program in compile_parts(config).items()}
+    state, metrics = parts["step"]
+    np.testing.assert_allclose(metrics["loss"], parts["forward"], rtol=1e-5)
+    squares = jax.tree.map(lambda x: (x.astype(np.float32) ** 2).sum(), parts["gradient"])
+    norm = np.sqrt(sum(jax.tree.leaves(squares)))
+    np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
+    assert norm > 0 and state.step == 1
