@@ -34,10 +34,10 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 class LineFormatter(logging.Formatter):
-    """Prints a message as one line without control characters, because files may choose names."""
+    """Prints "warning: message" as one line without control characters: files choose names."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return one_line(super().formatMessage(record), 1000)
+        return one_line(f"{record.levelname.lower()}: {record.message}", 1000)
 
 
 def make_parser(description: str, subcommand: str = "") -> argparse.ArgumentParser:
@@ -87,10 +87,8 @@ def run_command_line(
     line then has `memory_advice`); 130 after an interrupt by the user. If the output cannot be
     written, it is 141 after its reader has gone (`| head`), else 1 with a line that says why.
     """
-    for level in (logging.WARNING, logging.ERROR):
-        logging.addLevelName(level, logging.getLevelName(level).lower())
     handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(LineFormatter())
     logging.basicConfig(handlers=[handler])
     _silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -5,6 +5,7 @@ import itertools
 import os
 import runpy
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -29,6 +30,9 @@ import pytest
 
 from rf_jax.models import VARIANTS
 from rf_jax.weights.random_weights import random_variables
+
+# A shell starts what runs in the background deaf to Ctrl-C, and so would be the tests' commands.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VGG_LAYERS = {
     1: (3, 64, 64),

@@ -295,12 +295,12 @@ def test_workers_are_deaf_to_interrupts(tmp_path):
 
 def test_warnings_are_lines_without_control_characters():
     handler = logging.StreamHandler(stream := io.StringIO())
-    handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(LineFormatter())
     record = logging.LogRecord(
         "a", logging.WARNING, "a.py", 1, "%s: odd", ("\x1b[2J\nb.obj",), None
     )
     handler.emit(record)
-    assert stream.getvalue() == "WARNING: \\x1b[2J b.obj: odd\n"
+    assert stream.getvalue() == "warning: \\x1b[2J b.obj: odd\n"
 
 
 def test_errors_are_short_lines_without_control_characters(refused):

@@ -9,7 +9,7 @@ from rf_jax.models import RenderFormerConfig
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.studies.benchmark import random_scene
 from rf_jax.trained_on import PUBLISHED, TrainedOn
-from rf_jax.training.checkpoints import TrainCheckpoints
+from rf_jax.training.checkpoints import save_network_config
 from rf_jax.training.config import DataConfig, TrainingConfig
 from rf_jax.weights.checkpoint import save_checkpoint
 from rf_jax.weights.pretrained import (
@@ -42,7 +42,7 @@ def test_both_kinds_of_files_keep_it(tmp_path, config, variables):
 
 def test_a_run_writes_its_resolution(tmp_path, config):
     data = DataConfig(resolution=40, max_triangles=77)
-    TrainCheckpoints(tmp_path, TrainingConfig(model=config, data=data)).close()
+    save_network_config(TrainingConfig(model=config, data=data), tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     assert TrainedOn.from_config(values) == TrainedOn(40, triangles=77)
 
