@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ _FILTERS = _COMPRESSION | {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
 _MAX_RATIO = 1032
 """Most bytes that one byte of a deflate stream stands for; LZF stands for fewer."""
+
+_TRUSTED_CHUNK = 2**30 // _MAX_RATIO
+"""Stored chunks up to this size unpack to at most 1 GiB; h5py's own choice of chunks is smaller."""
 
 
 @contextlib.contextmanager
@@ -116,3 +120,28 @@ def _check_size(dataset: h5py.Dataset, name: str, file_size: int) -> None:
             f"{name}: expected at most {MAX_BYTES >> 30} GiB, found {needed >> 30} GiB "
             f"({list(dataset.shape)})"
         )
+    if _COMPRESSION & set(filters) and stored > _TRUSTED_CHUNK:
+        _check_chunks(dataset, name, filters)
+
+
+def _check_chunks(dataset: h5py.Dataset, name: str, filters: list[int]) -> None:
+    """Refuses chunks that unpack to more than a chunk, whose whole HDF5 would keep in memory."""
+    packed = [code for code in filters if code != h5py.h5z.FILTER_FLETCHER32]
+    if packed[-1] not in _COMPRESSION:
+        raise InputError(f"{name}: expected to be compressed last; write it again")
+    limit = dataset.dtype.itemsize * math.prod(dataset.chunks) + 4  # a checksum has 4 bytes
+    skipped = 1 << filters.index(packed[-1])
+    chunks: list[h5py.h5d.StoreInfo] = []
+    dataset.id.chunk_iter(chunks.append)
+    for chunk in chunks:
+        if chunk.size <= _TRUSTED_CHUNK or chunk.filter_mask & skipped:
+            continue
+        if packed[-1] == h5py.h5z.FILTER_LZF:
+            raise InputError(f"{name}: expected smaller chunks with lzf; use gzip")
+        _, data = dataset.id.read_direct_chunk(chunk.chunk_offset)
+        try:
+            whole = len(zlib.decompressobj().decompress(data, limit + 1)) <= limit
+        except zlib.error as error:
+            raise InputError(f"{name}: a chunk is damaged; write it again") from error
+        if not whole:
+            raise InputError(f"{name}: a chunk unpacks to more than it declares; write it again")

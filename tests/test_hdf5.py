@@ -1,6 +1,7 @@
 """HDF5 files made to hurt: what a dataset declares is refused before anything of it is read."""
 
 import os
+import zlib
 
 import h5py
 import numpy as np
@@ -43,7 +44,29 @@ def _large_chunk(file):
     file["x"].id.write_direct_chunk((0,), b"x")
 
 
+def _chunk(file, filters, data):
+    """One chunk of 1,024 numbers, stored as `data`."""
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_chunk((1024,))
+    for code in filters:
+        layout.set_filter(code, 0, (1024,))
+    space = h5py.h5s.create_simple((1024,))
+    dataset = h5py.h5d.create(file.id, b"x", h5py.h5t.IEEE_F32LE, space, layout)
+    dataset.write_direct_chunk((0,), data)
+
+
+GZIP, LZF, SHUFFLE = (
+    h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF, h5py.h5z.FILTER_SHUFFLE,
+)  # fmt: skip
+
 HOSTILE = {
+    "bomb": (
+        lambda f: _chunk(f, [GZIP], zlib.compress(bytes(2**21), 0)),
+        "a chunk unpacks to more than it declares",
+    ),
+    "damaged chunk": (lambda f: _chunk(f, [GZIP], bytes(2**21)), "a chunk is damaged"),
+    "hidden": (lambda f: _chunk(f, [GZIP, SHUFFLE], bytes(2**21)), "compressed last"),
+    "lzf": (lambda f: _chunk(f, [LZF], bytes(2**21)), "expected smaller chunks with lzf"),
     "maps itself": (_virtual, "found a virtual or external dataset"),
     "grows with itself": (_growing_virtual, "found a virtual or external dataset"),
     "other file": (
@@ -104,6 +127,16 @@ def test_ordinary_datasets_pass(tmp_path, options):
         file.create_dataset("group/x", data=values, fletcher32="chunks" in options, **options)
     with opened_h5(tmp_path / "a.h5") as file:
         np.testing.assert_array_equal(numeric_dataset(file, "group/x")[:], values)
+
+
+@pytest.mark.parametrize("fletcher32", [False, True])
+def test_large_chunks_pass(tmp_path, fletcher32):
+    values = np.random.default_rng(0).integers(0, 2**20, (4, 2**20))  # packed to 2.5 MB each
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        options = dict(chunks=(1, 2**20), compression="gzip", compression_opts=1)
+        file.create_dataset("x", data=values, fletcher32=fletcher32, **options)
+    with opened_h5(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(numeric_dataset(file, "x")[:], values)
 
 
 def test_whether_there_is_a_dataset(tmp_path):
