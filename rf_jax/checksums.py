@@ -8,9 +8,12 @@ import hashlib
 from pathlib import Path
 
 from rf_jax.errors import InputError
-from rf_jax.files import atomic_path
+from rf_jax.files import atomic_path, read_bytes
 
 CHECKSUMS_NAME = "SHA256SUMS"
+
+_MAX_BYTES = 2**20
+"""Largest list of checksums that is read; a line has about 100 bytes."""
 
 
 def write_checksums(folder: Path, pattern: str = "**/*") -> None:
@@ -30,7 +33,8 @@ def verify_checksums(folder: Path) -> None:
     sums = folder / CHECKSUMS_NAME
     if not sums.is_file():
         return
-    for line in sums.read_bytes().decode(errors="replace").splitlines():
+    lines = read_bytes(sums, _MAX_BYTES).decode(errors="replace").splitlines()
+    for line in dict.fromkeys(lines):
         expected, _, name = line.partition("  ")
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts:

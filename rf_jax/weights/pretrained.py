@@ -82,9 +82,9 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
     folder = resolve_model_folder(source)
     values = load_config_json(folder / CONFIG_NAME)
     weights = folder / WEIGHTS_NAME
-    verify_checksums(folder)
     with prefix_errors(str(weights)):
         convert.check_size(_parse(values, folder / CONFIG_NAME), file_size(weights))
+    verify_checksums(folder)
     return _from_torch(read_safetensors(weights), values, weights, folder / CONFIG_NAME)
 
 

@@ -9,7 +9,7 @@ import pytest
 from rf_jax.errors import InputError
 from rf_jax.models import VARIANTS, RenderFormerConfig
 from rf_jax.weights import convert
-from rf_jax.weights.pretrained import load_pretrained
+from rf_jax.weights.pretrained import load_pretrained, save_hugging_face_folder
 
 LINEAR_DECODER = RenderFormerConfig(
     use_dpt_decoder=False, use_vn_encoder=False, activation="gelu", bias=True
@@ -41,10 +41,19 @@ def test_large_sizes_are_refused_at_once(tmp_path, config, changes):
 
 
 def test_a_sparse_file(tmp_path, config):
+    """Its size is compared before its checksum, which would take minutes."""
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  model.safetensors\n")
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     (tmp_path / "model.safetensors").touch()
     os.truncate(tmp_path / "model.safetensors", 50 * 2**30)
     with pytest.raises(InputError, match=r"expected at most .* bytes .* found 53,687,091,200"):
+        load_pretrained(tmp_path)
+
+
+def test_long_lists_of_checksums(tmp_path, config, variables):
+    save_hugging_face_folder(tmp_path, variables, config.to_dict())
+    os.truncate(tmp_path / "SHA256SUMS", 50 * 2**30)
+    with pytest.raises(InputError, match="SHA256SUMS: expected at most 1 MiB, found 51200 MiB"):
         load_pretrained(tmp_path)
 
 
