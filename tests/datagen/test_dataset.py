@@ -18,11 +18,11 @@ import pytest
 from known_scenes import CONFIGS
 
 from rf_jax.config_files import load_config_file
-from rf_jax.datagen import workers
+from rf_jax.datagen import dataset, workers
 from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.dataset import finished_entries, make_dataset
 from rf_jax.datagen.report import dry_run, inspect_dataset
-from rf_jax.datagen.scene_files import ATTEMPTS, RunOptions, make_scene, split_name
+from rf_jax.datagen.scene_files import ATTEMPTS, Outcome, RunOptions, make_scene, split_name
 from rf_jax.errors import InputError
 from rf_jax.files import locked
 from rf_jax.images.files import load_png
@@ -151,6 +151,14 @@ def test_a_scene_that_kills_its_worker_is_replaced(tiny_config, tmp_path, monkey
     assert list(failures) == [2]
     for attempt, failure in enumerate(failures[2]):
         assert f"scene 2 attempt {attempt}: its worker process died" in failure
+
+
+def test_failures_are_in_the_log(tiny_config, tmp_path, monkeypatch):
+    died = "seed 0 scene 0 attempt 0: its worker process died"
+    made = (Outcome(0, {"index": 0}, (died,)) for _ in range(1))
+    monkeypatch.setattr(dataset, "outcomes", lambda *_: made)
+    make_dataset(dataclasses.replace(tiny_config, num_scenes=1), RunOptions(tmp_path, 1))
+    assert (tmp_path / "failures.log").read_text() == f"{died}\n"
 
 
 def test_splits_follow_the_fractions(tiny_config):
