@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rf_jax.command_line import make_parser, run_command_line
-from rf_jax.errors import InputError, prefix_errors
+from rf_jax.errors import InputError, one_line, prefix_errors
 from rf_jax.files import atomic_path
 from rf_jax.images.comparison import comparison_image
 from rf_jax.images.files import save_png
@@ -194,7 +194,7 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     for row in [*rows, *last]:
         lpips = f"{row['lpips']:.4f}" if "lpips" in row else "n/a"
         lines.append(
-            f"{row['scene'][:23]:<24}{row['psnr']:>8.2f}{row['ssim']:>9.4f}{lpips:>9}"
+            f"{one_line(row['scene'], 23):<24}{row['psnr']:>8.2f}{row['ssim']:>9.4f}{lpips:>9}"
             f"{row['hdr_flip']:>10.4f}"
         )
     return "\n".join(lines)

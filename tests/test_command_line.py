@@ -17,8 +17,12 @@ import rf_jax
 from rf_jax import compilation
 from rf_jax.command_line import LineFormatter
 from rf_jax.errors import InputError
+from rf_jax.evaluate import format_table
 from rf_jax.images.files import load_exr
-from rf_jax.scene import bundled_scene
+from rf_jax.rendering.files import RenderSummary
+from rf_jax.scene import bundled_scene, load_scene
+from rf_jax.scene.check import describe
+from rf_jax.studies.curves import distinct_names
 from rf_jax.weights.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -301,6 +305,19 @@ def test_warnings_are_lines_without_control_characters():
     )
     handler.emit(record)
     assert stream.getvalue() == "warning: \\x1b[2J b.obj: odd\n"
+
+
+def test_tables_have_no_control_characters():
+    """Files and objects in them choose names that are printed."""
+    name = "\x1b[2Ja"
+    scene = load_scene("cornell_box")
+    scene = scene.replace(object_names=tuple(name for _ in scene.object_names))
+    summary = RenderSummary(psnr={name: [30.0]}, uncompared={name: 64})
+    row = {"scene": name, "psnr": 1.0, "ssim": 1.0, "hdr_flip": 0.0}
+    lines = [*describe(scene), *summary.comparison_lines(), *format_table([row]).split("\n")]
+    lines += distinct_names([Path("/tmp") / name])
+    assert sum("\\x1b[2Ja" in line for line in lines) >= 5
+    assert all(line.isprintable() for line in lines)
 
 
 def test_errors_are_short_lines_without_control_characters(refused):

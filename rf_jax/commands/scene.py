@@ -10,6 +10,7 @@ way in which it is unlike the scenes that the weights were trained on.
 import argparse
 
 from rf_jax.command_line import make_parser
+from rf_jax.errors import one_line
 from rf_jax.scene import find_scene_files, load_scene
 from rf_jax.scene.check import describe, scene_warnings
 from rf_jax.trained_on import PUBLISHED, TrainedOn
@@ -36,7 +37,7 @@ def main() -> None:
     for name in args.scenes:
         for file in find_scene_files(name):
             scene = load_scene(file)
-            print(f"{file}:", *describe(scene), "", sep="\n")
+            print(one_line(f"{file}:"), *describe(scene), "", sep="\n")
             for weights, trained_on in known.items():
                 warnings = scene_warnings(scene, trained_on).values() or ["nothing to warn of"]
                 print(f"compared with {weights}:", *warnings, sep="\n  ")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from rf_jax.errors import InputError, one_line, prefix_errors
+from rf_jax.errors import InputError, listed, one_line, prefix_errors
 from rf_jax.files import remove_abandoned
 from rf_jax.images.comparison import comparison_image
 from rf_jax.images.files import VideoWriter, save_exr, save_png
@@ -76,14 +76,13 @@ class RenderSummary:
     def comparison_lines(self) -> list[str]:
         """One line per job with its PSNR, and one that names the jobs that were not compared."""
         lines = [
-            f"{name}: PSNR {np.mean(values):.2f} dB against ground truth ({len(values)} views)"
+            f"{one_line(name)}: PSNR {np.mean(values):.2f} dB against ground truth "
+            f"({len(values)} views)"
             for name, values in self.psnr.items()
         ]
         if self.uncompared:
-            sizes = (f"{name} ({side}x{side})" for name, side in self.uncompared.items())
-            lines.append(
-                f"note: not compared, ground truth of another resolution: {', '.join(sizes)}"
-            )
+            sizes = [f"{name} ({side}x{side})" for name, side in self.uncompared.items()]
+            lines.append(f"note: not compared, ground truth of another resolution: {listed(sizes)}")
         return lines
 
 
@@ -272,7 +271,7 @@ def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pendin
         truths = [None] * len(views) if truth is None else list(truth)
         names = [f"{name}_view_{view}" for view in views]
         progress.total = summary.views + (len(job.files) - index) * len(views)
-        progress.set_postfix_str(name)
+        progress.set_postfix_str(one_line(name, 60))
         with prefix_errors(str(file)):
             cameras = scene.camera_to_world[views], scene.fov_degrees[views]
             batches = renderer.dispatch_views(

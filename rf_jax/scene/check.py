@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from rf_jax.errors import one_line
 from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
 from rf_jax.trained_on import LIGHT_EDGE, TrainedOn
 
@@ -96,7 +97,7 @@ def describe(scene: Scene) -> list[str]:
     """An unbatched scene in lines of text: counts, ranges, and tables of objects, lights, views."""
     triangles, texture = valid_triangles(scene)
     keep = slice(None) if scene.valid_mask is None else np.asarray(scene.valid_mask)
-    names = scene.object_names or ("(no names)",)
+    names = [one_line(name, NAME_WIDTH) for name in scene.object_names] or ["(no names)"]
     objects = np.zeros(len(triangles), int) if scene.objects is None else scene.objects[keep]
     light = texture[:, EMISSION].max(axis=1) > 0
     low, high = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
@@ -115,7 +116,7 @@ def describe(scene: Scene) -> list[str]:
             specular, roughness = values[:, SPECULAR].mean(axis=0), values[:, ROUGHNESS]
             cells = (f"{rows.sum():,}", *map(_vector, (size, diffuse, specular)))
             cells += (_range(roughness.min(), roughness.max()),)
-            lines.append(_OBJECT_ROW.format(name[:NAME_WIDTH], *cells))
+            lines.append(_OBJECT_ROW.format(name, *cells))
     lines += ["", _LIGHT_ROW.format("light", "triangles", "centre", "distance", "emission")]
     for index, name in enumerate(names):
         rows = (objects == index) & light
@@ -123,7 +124,7 @@ def describe(scene: Scene) -> list[str]:
             centre = triangles[rows].mean(axis=(0, 1))
             cells = _vector(centre), _number(np.linalg.norm(centre))
             emission = _vector(texture[rows, EMISSION].mean(axis=0))
-            lines.append(_LIGHT_ROW.format(name[:NAME_WIDTH], f"{rows.sum():,}", *cells, emission))
+            lines.append(_LIGHT_ROW.format(name, f"{rows.sum():,}", *cells, emission))
     lines += ["", _VIEW_ROW.format("view", "position", "distance", "fov")]
     for view, (camera, fov) in enumerate(
         zip(scene.camera_to_world, scene.fov_degrees, strict=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from rf_jax.command_line import make_parser, run_command_line
-from rf_jax.errors import InputError, needs_extra
+from rf_jax.errors import InputError, needs_extra, one_line
 from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 
@@ -49,7 +49,7 @@ def distinct_names(workdirs: list[Path]) -> list[str]:
     """
     parts = [workdir.resolve().parts for workdir in workdirs]
     for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(path[-count:]) for path in parts]
+        names = [one_line("/".join(path[-count:])) for path in parts]
         if len(set(names)) == len(names):
             return names
     raise InputError("the same workdir is given twice; give each once")
