@@ -3,8 +3,8 @@
 python tests/training/interruptions.py --times 5
 
 interrupts making data, training, evaluating and both conversions so many times each, by SIGINT (as
-Ctrl-C in a terminal), SIGTERM or SIGKILL. Afterwards their files must be those of a run that nobody
-disturbed.
+Ctrl-C in a terminal), SIGTERM and SIGKILL in turns. Afterwards their files must be those of a run
+that nobody disturbed.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import h5py
 import jax
 import numpy as np
 from processes import load_latest, logged_losses
+from scenes import write_scenes
 from settings import ROOT
 
 from rf_jax.rendering.renderer import BUNDLED_WEIGHTS
@@ -39,16 +40,20 @@ COMMANDS = {
         "--config.render.denoise=False --output_dir"
     ),
     "train": (
-        f"train.py --config debug --config.data.path={ROOMS} --config.data.resolution=64 "
+        f"{ROOT}/train.py --config {ROOT}/tests/training/settings.py --config.data.path=scenes "
         "--config.data.workers=1 --config.checkpoint_every_steps=3 --config.total_steps=60 "
-        "--config.log_every_steps=1 --workdir"
+        "--config.ema_decay=0.9 --config.validate_every_steps=20 "
+        "--config.data.validation_path=scenes --workdir"
     ),
     "evaluate": "-c 'from rf_jax.commands.entry import evaluate as main; main()' "
     f"--checkpoint {BUNDLED_WEIGHTS} --data {ROOMS} --output_dir",
-    "convert": f"convert_weights.py {BUNDLED_WEIGHTS}",
-    "export": f"convert_weights.py --to_torch {BUNDLED_WEIGHTS}",
+    "convert": f"{ROOT}/convert_weights.py {BUNDLED_WEIGHTS}",
+    "export": f"{ROOT}/convert_weights.py --to_torch {BUNDLED_WEIGHTS}",
 }
-"""The commands; the folder that each writes to is added at the end."""
+"""The commands; the folder that each writes to is added at the end.
+
+They run in a folder with `scenes` to train on.
+"""
 
 
 def read_data(folder: Path) -> dict[str, Any]:
@@ -95,7 +100,7 @@ def start(name: str, folder: Path) -> subprocess.Popen:
     }
     return subprocess.Popen(
         [sys.executable, *shlex.split(COMMANDS[name]), str(folder)],
-        cwd=ROOT,
+        cwd=folder.parent,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -142,11 +147,13 @@ def compare(name: str, whole: Path, disturbed: Path) -> None:
 
 def interrupt_and_compare(name: str, folder: Path, times: int, rng: random.Random) -> list[str]:
     """Returns what the interruptions were; raises AssertionError where the files differ."""
+    write_scenes(folder / "scenes", 10)
     whole, disturbed = folder / f"{name}_whole", folder / f"{name}_disturbed"
     seconds = 0.7 * finish(name, whole)  # from now on without compiling
-    signals, happened = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL), []
+    signals = rng.sample((signal.SIGINT, signal.SIGTERM, signal.SIGKILL), 3)
+    happened: list[str] = []
     while len(happened) < times:
-        after, number = rng.uniform(0.1, 0.9) * seconds, rng.choice(signals)
+        after, number = rng.uniform(0.1, 0.9) * seconds, signals[len(happened) % 3]
         if interrupt(name, disturbed, after, number):
             happened.append(f"{number.name} at {after:.1f} s")
         else:  # it had ended; begin anew, and interrupt earlier

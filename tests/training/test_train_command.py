@@ -1,10 +1,9 @@
-"""`python train.py`: from start to end, killed, stopped by SIGTERM, or given a wrong key."""
+"""`python train.py`: from start to end, stopped by SIGTERM, or given a wrong key."""
 
 import argparse
 import signal
 
 import pytest
-from kill_runs import kill_and_compare
 from processes import finish, free_port, load_latest, logged_losses, start_run, wait_for_step
 from settings import ROOT
 
@@ -45,11 +44,6 @@ def test_a_wrong_coordinator_is_given_up(address, expected, monkeypatch):
     args = argparse.Namespace(coordinator=coordinator, num_processes=2, process_id=1)
     with pytest.raises(InputError, match=f"--coordinator.*{expected}"):
         train.connect(args)
-
-
-@pytest.mark.slow
-def test_killed_runs_continue_bit_for_bit(tmp_path):
-    assert len(kill_and_compare(tmp_path, kills=2, seed=0, workers=0)) == 2
 
 
 @pytest.mark.slow
