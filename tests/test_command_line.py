@@ -267,11 +267,15 @@ def test_other_errors_of_the_system_are_not_hidden():
     assert result.returncode == 1 and "ChildProcessError" in result.stderr
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.0])
-def test_interrupts_end_quietly(seconds, tmp_path):
+RENDER = ("render.py", "turning_block", "--resolution", "256")
+EVALUATE = ("-m", "rf_jax.evaluate", "--checkpoint", "rooms", "--data", "tests/data/rooms")
+
+
+@pytest.mark.parametrize(("arguments", "seconds"), [(RENDER, 0.3), (RENDER, 1.0), (EVALUATE, 0.4)])
+def test_interrupts_end_quietly(arguments, seconds, tmp_path):
     """While modules are imported, or later."""
-    command = [sys.executable, str(ROOT / "render.py"), "turning_block", "--resolution", "256"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as run:
+    command = [sys.executable, *arguments, "--output_dir", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
         time.sleep(seconds)
         run.send_signal(signal.SIGINT)
         _, errors = run.communicate()

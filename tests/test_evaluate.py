@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from rf_jax import evaluate
 from rf_jax.images.files import load_png
 from rf_jax.images.lpips import Perceptual
+from rf_jax.rendering import evaluation
 from rf_jax.scene import save_h5
 from rf_jax.studies.benchmark import random_scene
 from rf_jax.weights.checkpoint import save_checkpoint
@@ -38,11 +38,11 @@ def test_perfect_and_noisy_images(lpips_weights):
     rng = np.random.default_rng(0)
     target = rng.uniform(0, 4, (2, 16, 16, 3)).astype(np.float32)
     perceptual = Perceptual(str(lpips_weights))
-    row = evaluate.compare(target, target, perceptual)
+    row = evaluation.compare(target, target, perceptual)
     assert row["psnr"] == np.inf
     np.testing.assert_allclose([row["ssim"], row["lpips"], row["hdr_flip"]], [1, 0, 0], atol=1e-5)
     noisy = np.clip(target + rng.normal(0, 0.1, target.shape), 0, None).astype(np.float32)
-    worse = evaluate.compare(noisy, target, perceptual)
+    worse = evaluation.compare(noisy, target, perceptual)
     mse = ((np.clip(noisy, 0, 1) - np.clip(target, 0, 1)) ** 2).mean((1, 2, 3))
     np.testing.assert_allclose(worse["psnr"], (-10 * np.log10(mse)).mean(), rtol=1e-4)
     assert worse["ssim"] < 1 and worse["lpips"] > 0 and worse["hdr_flip"] > 0.01
@@ -56,7 +56,7 @@ def test_command_prints_a_table_and_writes_files(command, weights, data, lpips_w
     assert status == 0 and out.endswith("-> out/evaluation.json, sheet.png, worst.png\n")
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert [row["scene"] for row in result["scenes"]] == ["scene_0", "scene_1"]
-    for metric in evaluate.METRICS:
+    for metric in evaluation.METRICS:
         values = [row[metric] for row in result["scenes"]]
         np.testing.assert_allclose(result["mean"][metric], np.mean(values))
     assert f"{result['mean']['psnr']:.2f}" in out.splitlines()[3]
@@ -72,7 +72,7 @@ def test_black_views_are_compared(light):
     """In a process of its own, because the library may end it."""
     program = f"""
 import numpy as np
-from rf_jax.evaluate import compare
+from rf_jax.rendering.evaluation import compare
 target = np.full((1, 16, 16, 3), {light}, np.float32)
 print(compare(target, target, None)["hdr_flip"], compare(target + 1, target, None)["hdr_flip"])
 """
@@ -106,7 +106,7 @@ def test_less_than_one_scene_is_refused(command, weights, data):
 
 def test_summaries():
     rows = [{"psnr": float(i), "ssim": 0.5, "hdr_flip": i * i} for i in range(21)]
-    summary = evaluate.summaries(rows)
+    summary = evaluation.summaries(rows)
     assert summary["mean"] == {"psnr": 10, "ssim": 0.5, "hdr_flip": 2870 / 21}
     assert summary["median"]["hdr_flip"] == 100
     assert summary["worst"]["psnr"] == 4.5  # of the scenes 0 to 9

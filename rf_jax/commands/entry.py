@@ -38,5 +38,5 @@ convert = _command(
     "rf_jax.commands.convert", "close other programs: weights need three times their size"
 )
 data = _command("rf_jax.commands.data")
-evaluate = _command("rf_jax.evaluate")
+evaluate = _command("rf_jax.commands.evaluate")
 scene = _command("rf_jax.commands.scene")

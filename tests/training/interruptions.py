@@ -45,8 +45,7 @@ COMMANDS = {
         "--config.ema_decay=0.9 --config.validate_every_steps=20 "
         "--config.data.validation_path=scenes --workdir"
     ),
-    "evaluate": "-c 'from rf_jax.commands.entry import evaluate as main; main()' "
-    f"--checkpoint {BUNDLED_WEIGHTS} --data {ROOMS} --output_dir",
+    "evaluate": f"-m rf_jax.evaluate --checkpoint {BUNDLED_WEIGHTS} --data {ROOMS} --output_dir",
     "convert": f"{ROOT}/convert_weights.py {BUNDLED_WEIGHTS}",
     "export": f"{ROOT}/convert_weights.py --to_torch {BUNDLED_WEIGHTS}",
 }
