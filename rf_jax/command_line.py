@@ -11,10 +11,10 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rf_jax import __version__
-from rf_jax.errors import InputError, one_line
+from rf_jax.errors import InputError, one_line, printable
 
 BROKEN_PIPE = 141
 """Exit status of a process that SIGPIPE ended, as shells report it."""
@@ -38,6 +38,19 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return one_line(f"{record.levelname.lower()}: {record.message}", 1000)
+
+
+class _Printable:
+    """A text stream that prints what terminals act on in escaped form."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def make_parser(description: str, subcommand: str = "") -> argparse.ArgumentParser:
@@ -92,8 +105,9 @@ def run_command_line(
     logging.basicConfig(handlers=[handler])
     _silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name may have characters that the terminal has not.
+        # A file name may have characters that the terminal has not, or that it acts on.
         sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout = _Printable(sys.stdout)
     status = _status(main, memory_advice)
     try:
         print(end="", flush=True)

@@ -32,10 +32,19 @@ def one_line(text: object, length: int = MAX_LENGTH) -> str:
     if len(line) > 20 * length:  # so that megabytes are not escaped first
         line = line[: 10 * length] + line[-10 * length :]
     line = " ".join(line.split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    line = printable(line)
     if len(line) > length:
         line = " ".join(_shortened(word, 80) for word in line.split(" "))
     return _shortened(line, length)
+
+
+def printable(text: str) -> str:
+    """Text in which all that terminals act on is escaped, except for the ends of lines."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _shortened(text: str, length: int) -> str:

@@ -17,8 +17,8 @@ import rf_jax
 from rf_jax import compilation
 from rf_jax.command_line import LineFormatter
 from rf_jax.errors import InputError
-from rf_jax.evaluate import format_table
 from rf_jax.images.files import load_exr
+from rf_jax.rendering.evaluation import format_table
 from rf_jax.rendering.files import RenderSummary
 from rf_jax.scene import bundled_scene, load_scene
 from rf_jax.scene.check import describe
@@ -322,6 +322,15 @@ def test_tables_have_no_control_characters():
     lines += distinct_names([Path("/tmp") / name])
     assert sum("\\x1b[2Ja" in line for line in lines) >= 5
     assert all(line.isprintable() for line in lines)
+
+
+def test_whatever_is_printed_has_no_control_characters():
+    code = (
+        "from rf_jax.command_line import run_command_line\n"
+        "run_command_line(lambda: print('a\\x1b[2J\\u202eb', 'c', sep='\\n'))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "a\\x1b[2J\\u202eb\nc\n", result.stderr
 
 
 def test_errors_are_short_lines_without_control_characters(refused):
