@@ -125,7 +125,7 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
         values(arguments)
     except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(str(error)) from error
     return values.config
 
 

@@ -70,9 +70,8 @@ def connect(args: argparse.Namespace) -> None:
             initialization_timeout=JOIN_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"--multi_process: the processes cannot be joined ({reason}); give --coordinator, "
+            f"--multi_process: the processes cannot be joined ({error}); give --coordinator, "
             "--num_processes and --process_id"
         ) from error
 

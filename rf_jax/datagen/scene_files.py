@@ -20,7 +20,7 @@ from rf_jax.datagen.scenes import (
     write_description,
 )
 from rf_jax.datagen.shapes import find_mesh_files
-from rf_jax.errors import InputError
+from rf_jax.errors import InputError, one_line
 from rf_jax.scene import save_h5
 
 MIN_MEAN_RADIANCE = 0.01
@@ -91,8 +91,9 @@ def make_scene(
         try:
             generated, images = _render(config, tracer, index, attempt, files)
         except Exception as error:  # whatever the error is, another scene takes the place
-            reason = " ".join(str(error).split()) or type(error).__name__
-            failures.append(f"seed {config.seed} scene {index} attempt {attempt}: {reason}")
+            failures.append(
+                f"seed {config.seed} scene {index} attempt {attempt}: {one_line(error)}"
+            )
             continue
         entry = _write(config, options, tracer.name, index, attempt, generated, images)
         return Outcome(index, entry, tuple(failures))

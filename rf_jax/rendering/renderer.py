@@ -189,7 +189,7 @@ class Renderer:
         if not isinstance(side, int | np.integer) or side < multiple or side % multiple:
             raise InputError(
                 f"resolution: expected a positive multiple of {multiple} for this network, whose "
-                f"images are square, found {resolution}"
+                f"images are square, found {resolution!r}"
             )
         if side > MAX_RESOLUTION:
             raise InputError(f"resolution: expected at most {MAX_RESOLUTION}, found {side}")

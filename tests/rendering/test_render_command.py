@@ -120,7 +120,7 @@ def test_bad_scenes_do_not_stop_the_others(command, tmp_path, frames, caplog):
     status, out, errors = command(*small("none.json", damaged, frames / "frame_1.h5", "blue_room"))
     assert status == 2 and "109 triangles, 2 views" in out
     assert errors == "error: 2 of 4 scenes were not rendered: none.json, frame_2\n"
-    first, second = (record.message for record in caplog.records if record.levelname == "error")
+    first, second = (record.message for record in caplog.records if record.levelname == "ERROR")
     assert first.startswith("none.json: no such scene")
     assert "frame_2.h5: not a complete HDF5 file" in second
     for name in ("frame_1", "blue_room"):
