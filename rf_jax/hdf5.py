@@ -86,15 +86,17 @@ def numeric_dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _linked(file: h5py.File, name: str) -> h5py.HLObject | None:
-    """The object of a name, if links within the file lead there without detours."""
+    """The object of a name, or None; links that lead elsewhere are refused and not followed."""
     found = file
     for part in name.split("/"):
         if not isinstance(found, h5py.Group):
             return None
         links = found.id.links
         encoded = part.encode()
-        if not links.exists(encoded) or links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
+        if not links.exists(encoded):
             return None
+        if links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
+            raise InputError(f"{name}: expected values here, found a link; copy its values")
         found = found[part]
     return found
 

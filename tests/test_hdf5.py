@@ -73,8 +73,8 @@ HOSTILE = {
         lambda f: f.create_dataset("x", (5,), "f4", external=[("pipe", 0, 20)]),
         "found a virtual or external dataset",
     ),
-    "link to a file": (lambda f: f.update({"x": h5py.ExternalLink("pipe", "/x")}), "missing"),
-    "link to itself": (lambda f: f.update({"x": h5py.SoftLink("/x")}), "missing"),
+    "link to a file": (lambda f: f.update({"x": h5py.ExternalLink("pipe", "/x")}), "a link"),
+    "link to itself": (lambda f: f.update({"x": h5py.SoftLink("/x")}), "a link"),
     "group": (lambda f: f.create_group("x"), "missing or damaged dataset; the file has x"),
     "terabytes": (lambda f: f.create_dataset("x", (10**12,), "f4"), "found only 0 bytes"),
     "empty chunks": (
