@@ -1,6 +1,7 @@
 """Random and damaged files of all kinds: each reader returns, or raises an InputError.
 
-The address space may grow by 1 GiB meanwhile. A reader that runs into that says so, and fails here.
+The address space may grow by 1 GiB meanwhile, and ten seconds of processor time may pass. A reader
+that runs into the first says so, and fails here.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import dataclasses
 import json
 import os
 import resource
+import signal
 import zipfile
 from pathlib import Path
 
@@ -47,12 +49,18 @@ damages = st.lists(
 )
 """Where bytes are replaced, as fractions of the size, and by what."""
 
-_SPACE = 2**30
+_SPACE, _SECONDS = 2**30, 10
+
+
+def _overdue(*_):
+    raise AssertionError(f"a reader took more than {_SECONDS} seconds of processor time")
 
 
 @contextlib.contextmanager
 def bounded():
-    """Lets nothing but an InputError out, and the address space grow by no more than 1 GiB."""
+    """Lets nothing but an InputError out, within 1 GiB more of address space and ten seconds."""
+    previous = signal.signal(signal.SIGPROF, _overdue)
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _SPACE, hard))
@@ -64,6 +72,8 @@ def bounded():
         assert "free memory" not in message and "MemoryError" not in message
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
 
 
 def damaged(data, changes, kept=1.0):
