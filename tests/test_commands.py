@@ -285,10 +285,16 @@ def test_bad_weights(render, tmp_path, config, variables):
     save_hugging_face_folder(folder, variables, config.to_dict())
     weights = folder / "model.safetensors"
     data = weights.read_bytes()
-    for broken in (b"", data[:100], b"\xff" * 8 + data[8:], data[:-100]):
+    too_small, damaged = "bytes cannot hold", "damaged: its bytes are not those"
+    for broken, message in (
+        (b"", too_small),
+        (data[:100], too_small),
+        (b"\xff" * 8 + data[8:], damaged),
+        (data[:-100], damaged),
+    ):
         weights.write_bytes(broken)
         result = render(*small("blue_room", "--checkpoint", "torch"))
-        assert_one_line_error(result, "model.safetensors", "damaged: its bytes are not those")
+        assert_one_line_error(result, "model.safetensors", message)
     weights.write_bytes(data)
     values = config.to_dict() | {"use_env_lighting": True}
     (folder / "config.json").write_text(json.dumps(values))
