@@ -9,7 +9,8 @@ from rf_jax.training.config import TrainingConfig
 
 
 def test_parts_are_those_of_a_training_step():
-    config = load_config_file(TrainingConfig, "debug", ["--config.lpips_weight=0"])
+    sizes = [f"--config.data.{key}" for key in ("resolution=64", "max_triangles=16", "views=1")]
+    config = load_config_file(TrainingConfig, "debug", sizes)
     parts = {name: program() for name, program in compile_parts(config).items()}
     state, metrics = parts["step"]
     np.testing.assert_allclose(metrics["loss"], parts["forward"], rtol=1e-5)
