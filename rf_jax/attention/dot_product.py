@@ -96,6 +96,7 @@ def _backward(saved, gradient):
 
     def key_step(query_gradients, block):
         start, key, value = block
+        zeros = jnp.zeros(key.shape, dtype), jnp.zeros(value.shape, dtype)
 
         def query_step(totals, rows):
             query, rows_gradient, log_sum, rows_inner = rows
@@ -110,17 +111,16 @@ def _backward(saved, gradient):
             return totals, _product("bhqk,bhkd->bhqd", change, key)
 
         def update(query_gradients):
-            zeros = (jnp.zeros(key.shape, dtype), jnp.zeros(value.shape, dtype))
             totals, added = lax.scan(query_step, zeros, by_query)
             return query_gradients + added, totals
 
         def skip(query_gradients):
-            return query_gradients, (jnp.zeros(key.shape, dtype), jnp.zeros(value.shape, dtype))
+            return query_gradients, zeros
 
         return lax.cond(_needed(keys, start, key_lengths), update, skip, query_gradients)
 
-    zeros = jnp.zeros(queries.shape, dtype)
-    query_gradients, others = lax.scan(key_step, zeros, (_starts(keys), keys, values))
+    start_gradients = jnp.zeros(queries.shape, dtype)
+    query_gradients, others = lax.scan(key_step, start_gradients, (_starts(keys), keys, values))
     gradients = zip((query_gradients, *others), (queries, keys, values), strict=True)
     return *(x.astype(like.dtype) for x, like in gradients), None
 
