@@ -66,9 +66,10 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
             raise InputError(f"{path}: a .pt file holds no configuration; give --model_config")
         tensors = read_pt(path)
         values = _implied_attention(tensors) | load_config_json(Path(model_config))
+        config = _parse(values, model_config)
         with prefix_errors(str(path)):
-            convert.check_size(_parse(values, model_config), file_size(path), may_hold_more=True)
-        return _from_torch(tensors, values, path, Path(model_config))
+            convert.check_size(config, file_size(path), may_hold_more=True)
+            return Pretrained(convert.from_torch(tensors, config), config, values)
     if model_config is not None:
         raise InputError(f"--model_config belongs to .pt files; {source} has its own")
     if is_checkpoint(path):
@@ -81,11 +82,13 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
         return Pretrained(variables, config, values)
     folder = resolve_model_folder(source)
     values = load_config_json(folder / CONFIG_NAME)
-    weights = folder / WEIGHTS_NAME
+    config, weights = _parse(values, folder / CONFIG_NAME), folder / WEIGHTS_NAME
     with prefix_errors(str(weights)):
-        convert.check_size(_parse(values, folder / CONFIG_NAME), file_size(weights))
+        convert.check_size(config, file_size(weights))
     verify_checksums(folder)
-    return _from_torch(read_safetensors(weights), values, weights, folder / CONFIG_NAME)
+    tensors = read_safetensors(weights)
+    with prefix_errors(str(weights)):
+        return Pretrained(convert.from_torch(tensors, config), config, values)
 
 
 def load_trained_on(source: str | Path) -> TrainedOn:
@@ -102,12 +105,6 @@ def load_trained_on(source: str | Path) -> TrainedOn:
     values = load_config_json(path)
     with prefix_errors(str(path)):
         return TrainedOn.from_config(values)
-
-
-def _from_torch(tensors, values, weights_path: Path, config_path: Path) -> Pretrained:
-    config = _parse(values, config_path)
-    with prefix_errors(str(weights_path)):
-        return Pretrained(convert.from_torch(tensors, config), config, values)
 
 
 def save_hugging_face_folder(
