@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from rf_jax.images.metrics import psnr
 from rf_jax.images.tone_map import to_uint8, tone_map
 from rf_jax.rendering.renderer import Renderer, RunningViews, one_behind
 from rf_jax.scene import find_scene_files, load_scene, save_h5
-from rf_jax.scene.check import scene_warnings
+from rf_jax.scene.check import log_warnings
 from rf_jax.scene.ground_truth import load_ground_truth
 
 _log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def _going_on(name: str, failed: list[str], alone: bool) -> Iterator[None]:
     except InputError as error:
         if alone:
             raise
-        _log.error("%s", one_line(str(error)))
+        _log.error("%s", error)
         failed.append(name)
 
 
@@ -262,7 +262,7 @@ def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pendin
             with prefix_errors(str(file)):
                 views = select_views(options.views, len(scene.fov_degrees))
             truth = load_ground_truth(file, views)
-        _warn_once(warned, name, scene_warnings(scene, renderer.trained_on))
+        log_warnings(scene, renderer.trained_on, warned, f"{name}: ")
         # The first file decides for all of them, because a video has one size.
         default = renderer.trained_on.resolution if truth is None else truth.shape[1]
         resolution = resolution or default
@@ -285,13 +285,6 @@ def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pendin
             save_h5(scene, options.output_dir / f"{name}.h5")
         summary.triangles += len(scene.triangles)
         summary.views += len(views)
-
-
-def _warn_once(warned: set[str], name: str, warnings: Mapping[str, str]) -> None:
-    """Logs the warnings of kinds that are not in `warned`, and adds these kinds."""
-    for kind in [kind for kind in warnings if kind not in warned]:
-        _log.warning("%s: %s", name, warnings[kind])
-    warned.update(warnings)
 
 
 def select_views(text: str | None, count: int) -> list[int]:

@@ -1,6 +1,5 @@
 """The renderer: the network's two stages, compiled once per shape, from scenes to linear images."""
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from rf_jax.images.radiance import linear_radiance
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.programs import Programs
-from rf_jax.scene.check import scene_warnings
+from rf_jax.scene.check import log_warnings
 from rf_jax.scene.validate import with_view_axes
 from rf_jax.structs import Scene, SceneEncoding
 from rf_jax.trained_on import PUBLISHED, TrainedOn
@@ -30,10 +29,7 @@ MAX_RESOLUTION = 16_384
 PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
 """The compute type of matrix products by the precision's name; everything else is float32."""
 
-_log = logging.getLogger(__name__)
-
 T = TypeVar("T")
-
 
 _BY_VIEW = P(None, "views")
 
@@ -166,10 +162,7 @@ class Renderer:
         resolution = self.trained_on.resolution if resolution is None else resolution
         resolution = self.check_resolution(resolution)
         encoding = self.encode_scene(scene)
-        for field, line in scene_warnings(scene, self.trained_on).items():
-            if field not in self._warned:
-                self._warned.add(field)
-                _log.warning("%s", line)
+        log_warnings(scene, self.trained_on, self._warned)
         cameras = scene.camera_to_world, scene.fov_degrees
         return np.stack(list(self.render_views(encoding, *cameras, resolution, batch_size)), axis=1)
 

@@ -1,11 +1,15 @@
 """Compares a scene with those that a network was trained on."""
 
+import logging
+
 import jax
 import numpy as np
 
 from rf_jax.errors import one_line
 from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
 from rf_jax.trained_on import LIGHT_EDGE, TrainedOn
+
+_log = logging.getLogger(__name__)
 
 TOLERANCE = 0.02
 """A value counts as outside if it is beyond a range by more than this share of the upper limit;
@@ -68,6 +72,17 @@ def scene_warnings(scene: Scene, trained_on: TrainedOn) -> dict[str, str]:
             saw = "none" if not high else _range(low, high) if low else f"at most {_number(high)}"
             warnings[field] = f"{phrase}: the weights saw {saw}"
     return warnings
+
+
+def log_warnings(scene: Scene, trained_on: TrainedOn, logged: set[str], where: str = "") -> None:
+    """Logs the lines of `scene_warnings` behind `where`, except for fields that are in `logged`.
+
+    Their fields are added to `logged`.
+    """
+    for field, line in scene_warnings(scene, trained_on).items():
+        if field not in logged:
+            logged.add(field)
+            _log.warning("%s%s", where, line)
 
 
 def measure(scene: Scene) -> dict[str, np.ndarray]:
