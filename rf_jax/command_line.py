@@ -139,9 +139,9 @@ def _status(main: Callable[[], None], memory_advice: str) -> int:
 
 
 def _fail(message: str) -> int:
-    """Prints an error as one line, and returns the exit status of the process."""
+    """Prints an error of one line, and returns the exit status of the process."""
     try:
-        print("error:", one_line(message), file=sys.stderr)
+        print("error:", message, file=sys.stderr)
     except OSError:
         _discard(sys.stderr)
     return 2
