@@ -25,8 +25,9 @@ from rf_jax.models.flops import (
     view_independent_flops,
 )
 from rf_jax.processes import keep_freed_memory
-from rf_jax.structs import NUM_CHANNELS, Batch, SceneTokens
+from rf_jax.structs import Batch
 from rf_jax.training.config import TrainingConfig
+from rf_jax.training.data import abstract_batch
 from rf_jax.training.optim import make_optimizer, make_schedule
 from rf_jax.training.sharding import make_mesh
 from rf_jax.training.steps import (
@@ -43,7 +44,10 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser = make_parser(__doc__)
     parser.add_argument("--config", required=True, help="a training configuration's name or file")
     parser.add_argument("--repeats", type=int, default=10, help="runs, of which the fastest counts")
-    return parse_with_overrides(parser)
+    args, overrides = parse_with_overrides(parser)
+    if args.repeats < 1:
+        parser.error(f"--repeats: expected at least 1, found {args.repeats}")
+    return args, overrides
 
 
 def main() -> None:
@@ -91,32 +95,24 @@ def compile_parts(config: TrainingConfig) -> dict[str, Callable[[], Any]]:
 
 def random_batch(config: TrainingConfig) -> Batch:
     """A batch of the run's sizes, seen by cameras in front of it."""
-    rng, data = np.random.default_rng(0), config.data
-    scenes, triangles, views = config.batch_size, data.max_triangles, data.views
-    side = data.crop or data.resolution
-    texels = () if data.constant_textures else (config.model.texture_encode_patch_size,) * 2
-    cameras = np.tile(np.eye(4, dtype=np.float32), (scenes, views, 1, 1))
-    cameras[..., 2, 3] = 2
-
-    def draw(*shape):
-        return rng.uniform(-0.5, 0.5, shape).astype(np.float32)
-
-    return Batch(
-        tokens=SceneTokens(
-            triangles=draw(scenes, triangles, 3, 3),
-            vertex_normals=draw(scenes, triangles, 3, 3),
-            texture=np.abs(draw(scenes, triangles, NUM_CHANNELS, *texels)),
-            num_triangles=np.full(scenes, triangles, np.int32),
-        ),
-        camera_to_world=cameras,
-        fov_degrees=np.full((scenes, views), 40, np.float32),
-        images=np.abs(draw(scenes, views, side, side, 3)).astype(np.float16),
-        crop_origin=np.zeros((scenes, views, 2), np.int32),
-        rotation=np.tile(np.eye(3, dtype=np.float32), (scenes, 1, 1)),
-        translation=np.zeros((scenes, 3), np.float32),
-        weight=np.ones(scenes, np.float32),
-        file=np.zeros(scenes, np.int32),
-        skipped=np.zeros(scenes, np.int32),
+    rng = np.random.default_rng(0)
+    # In [-0.5, 0.5); integers become 0.
+    batch = jax.tree.map(
+        lambda x: rng.uniform(-0.5, 0.5, x.shape).astype(x.dtype), abstract_batch(config)
+    )
+    camera = np.eye(4, dtype=np.float32)
+    camera[2, 3] = 2
+    tokens = batch.tokens.replace(
+        texture=np.abs(batch.tokens.texture),
+        num_triangles=np.full_like(batch.tokens.num_triangles, config.data.max_triangles),
+    )
+    return batch.replace(
+        tokens=tokens,
+        camera_to_world=np.broadcast_to(camera, batch.camera_to_world.shape),
+        fov_degrees=np.full_like(batch.fov_degrees, 40),
+        images=np.abs(batch.images),
+        rotation=np.broadcast_to(np.eye(3, dtype=np.float32), batch.rotation.shape),
+        weight=np.ones_like(batch.weight),
     )
 
 

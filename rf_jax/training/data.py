@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rf_jax.errors import InputError
@@ -26,7 +27,7 @@ from rf_jax.processes import end_with_parent, interrupts_held_back
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.scene.dataset import find_files
 from rf_jax.scene.h5 import has_images, images_side, load_h5, load_images
-from rf_jax.structs import Batch, Scene, expand_texture
+from rf_jax.structs import NUM_CHANNELS, Batch, Scene, SceneTokens, expand_texture
 from rf_jax.training.augment import draw_crops, draw_views, random_rigid_motion
 from rf_jax.training.config import TrainingConfig
 
@@ -209,6 +210,34 @@ class SceneLoader:
 
 
 @functools.lru_cache(maxsize=2)
+def abstract_batch(config: TrainingConfig) -> Batch:
+    """Shapes and types of a run's batches, as `jax.ShapeDtypeStruct`."""
+    data = config.data
+    views, triangles, side = data.views, data.max_triangles, data.crop or data.resolution
+    texels = () if data.constant_textures else (config.model.texture_encode_patch_size,) * 2
+
+    def array(*shape, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
+
+    return Batch(
+        tokens=SceneTokens(
+            triangles=array(triangles, 3, 3),
+            vertex_normals=array(triangles, 3, 3),
+            texture=array(triangles, NUM_CHANNELS, *texels),
+            num_triangles=array(dtype=jnp.int32),
+        ),
+        camera_to_world=array(views, 4, 4),
+        fov_degrees=array(views),
+        images=array(views, side, side, 3, dtype=jnp.float16),
+        crop_origin=array(views, 2, dtype=jnp.int32),
+        rotation=array(3, 3),
+        translation=array(3),
+        weight=array(),
+        file=array(dtype=jnp.int32),
+        skipped=array(dtype=jnp.int32),
+    )
+
+
 def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order of the files in an epoch."""
     return np.random.default_rng([seed, epoch]).permutation(count)

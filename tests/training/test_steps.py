@@ -13,11 +13,10 @@ from settings import CONFIGS, MODEL, cast, small_config
 from rf_jax.config_files import load_config_file
 from rf_jax.geometry import look_at
 from rf_jax.images.lpips import Perceptual
-from rf_jax.structs import NUM_CHANNELS, Batch, SceneTokens
 from rf_jax.training import sharding, steps
 from rf_jax.training.augment import random_rigid_motion
 from rf_jax.training.config import TrainingConfig
-from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
+from rf_jax.training.data import BatchStream, SceneLoader, abstract_batch, find_training_files
 from rf_jax.training.loop import compile_steps
 from rf_jax.weights.random_weights import random_variables
 
@@ -151,33 +150,6 @@ def test_a_moved_camera_looks_at_the_moved_target():
     expected = look_at(rotation @ position + translation, rotation @ target + translation,
                        rotation @ up)  # fmt: skip
     np.testing.assert_allclose(found[0, 0], expected, atol=1e-6)
-
-
-def abstract_batch(config) -> Batch:
-    """Shapes and types of a batch of that run."""
-    views, triangles = config.data.views, config.data.max_triangles
-    side = config.data.crop or config.data.resolution
-
-    def array(*shape, dtype=jnp.float32):
-        return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
-
-    return Batch(
-        tokens=SceneTokens(
-            triangles=array(triangles, 3, 3),
-            vertex_normals=array(triangles, 3, 3),
-            texture=array(triangles, NUM_CHANNELS),
-            num_triangles=array(dtype=jnp.int32),
-        ),
-        camera_to_world=array(views, 4, 4),
-        fov_degrees=array(views),
-        images=array(views, side, side, 3, dtype=jnp.float16),
-        crop_origin=array(views, 2, dtype=jnp.int32),
-        rotation=array(3, 3),
-        translation=array(3),
-        weight=array(),
-        file=array(dtype=jnp.int32),
-        skipped=array(dtype=jnp.int32),
-    )
 
 
 def test_batches_have_the_shapes_that_published_runs_are_traced_with(data):
