@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rf_jax.images.files import load_png
-from rf_jax.rendering.renderer import BUNDLED_WEIGHTS
+from rf_jax.weights.pretrained import BUNDLED_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ROOT / "tests" / "data" / "rooms"

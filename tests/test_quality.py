@@ -8,9 +8,9 @@ import pytest
 from rf_jax import Renderer, load_scene
 from rf_jax.images.metrics import psnr
 from rf_jax.rendering.evaluation import evaluate
-from rf_jax.rendering.renderer import BUNDLED_WEIGHTS
 from rf_jax.scene import find_scene_files
 from rf_jax.scene.ground_truth import load_ground_truth
+from rf_jax.weights.pretrained import BUNDLED_WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("optimizations")
 

@@ -17,8 +17,9 @@ from rf_jax.command_line import make_parser
 from rf_jax.errors import InputError
 from rf_jax.images.tone_map import TONE_MAPPERS
 from rf_jax.rendering.files import RenderOptions, find_jobs, render_jobs
-from rf_jax.rendering.renderer import BUNDLED_WEIGHTS, PRECISIONS, Renderer
+from rf_jax.rendering.renderer import PRECISIONS, Renderer
 from rf_jax.scene import bundled_scene_names
+from rf_jax.weights.pretrained import BUNDLED_WEIGHTS
 
 
 def render_parser() -> argparse.ArgumentParser:

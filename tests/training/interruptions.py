@@ -28,8 +28,8 @@ from processes import load_latest, logged_losses
 from scenes import write_scenes
 from settings import ROOT
 
-from rf_jax.rendering.renderer import BUNDLED_WEIGHTS
 from rf_jax.weights.checkpoint import load_checkpoint
+from rf_jax.weights.pretrained import BUNDLED_WEIGHTS
 
 ROOMS = ROOT / "tests" / "data" / "rooms"
 

@@ -12,10 +12,9 @@ from pt_files import write_pt, write_state_dict
 
 from rf_jax.attention.performer import PerformerOptions
 from rf_jax.errors import InputError
-from rf_jax.rendering.renderer import BUNDLED_WEIGHTS
 from rf_jax.weights import convert
 from rf_jax.weights.checkpoint import save_checkpoint
-from rf_jax.weights.pretrained import load_pretrained, save_hugging_face_folder
+from rf_jax.weights.pretrained import BUNDLED_WEIGHTS, load_pretrained, save_hugging_face_folder
 from rf_jax.weights.random_weights import random_variables
 from rf_jax.weights.torch_files import read_safetensors
 
