@@ -3,10 +3,11 @@
 Axes, here and in every docstring:
   B scenes, V views, N triangles (padded), R register tokens, S = R + N, P = h * w ray patches,
   D width, L layers, nh heads, hd head dim, H W image height and width, C channels,
-  T texels per side.
+  T texels per side, M volume cells, K distinct materials.
 
 A `Scene` holds physical values. Preprocessing turns it into `SceneTokens`, and the view-independent
 stage turns these into a `SceneEncoding`. Training reads `Batch`es, which hold scenes and images.
+RenderFormer V2 begins with a `SceneV2` and `SceneTokensV2` instead; its encoding is the same.
 """
 
 import jax
@@ -141,6 +142,107 @@ class SceneTokens:
     vertex_normals: jax.Array
     texture: jax.Array
     num_triangles: jax.Array
+
+
+@struct.dataclass
+class Environment:
+    """An environment map as RenderFormer V2 reads it: two encoded images, and its strength.
+
+    The maps are equirectangular, with the direction +z in their first row.
+
+    Attributes:
+      latent_ldr: [(B,) C, h, w] the latent of the map, clamped to [0, 1].
+      latent_hdr: [(B,) C, h, w] the latent of log10(1 + map) over its maximum.
+      strength: [(B,)] that maximum; 0 for a black map.
+    """
+
+    latent_ldr: ArrayLike
+    latent_hdr: ArrayLike
+    strength: ArrayLike
+
+
+@struct.dataclass
+class VolumeCells:
+    """Cells of participating media, each of 4x4x4 densities.
+
+    Attributes:
+      density: [(B,) M, 64].
+      position: [(B,) M, 3] of the centre, in world space.
+      rotation: [(B,) M, 3] Euler angles x, y, z in radians.
+      scale: [(B,) M, 3].
+      scattering, absorption: [(B,) M, 3] RGB.
+    """
+
+    density: ArrayLike
+    position: ArrayLike
+    rotation: ArrayLike
+    scale: ArrayLike
+    scattering: ArrayLike
+    absorption: ArrayLike
+
+
+@struct.dataclass(eq=False)
+class SceneV2:
+    """One scene for RenderFormer V2, in physical units but for its latents; all entries are real.
+
+    Attributes:
+      triangles: [N, 3, 3] vertex positions (vertex, xyz) in world space, z up.
+      vertex_normals: [N, 3, 3].
+      textures: [K, C, T, T] the latents of distinct materials.
+      texture_index: [N] int, the material of each triangle.
+      emission: [N, 3] emitted radiance >= 0, linear RGB.
+      environment: without a batch axis. None only for networks without environment maps; others
+        take the latents of a black map.
+      volumes: without a batch axis; None where there are none.
+      camera_to_world: [V, 4, 4] and fov_degrees: [V], as in `Scene`.
+    """
+
+    triangles: ArrayLike
+    vertex_normals: ArrayLike
+    textures: ArrayLike
+    texture_index: ArrayLike
+    emission: ArrayLike
+    environment: Environment | None
+    volumes: VolumeCells | None
+    camera_to_world: ArrayLike
+    fov_degrees: ArrayLike
+
+
+@struct.dataclass
+class SceneTokensV2:
+    """A V2 network's input for B scenes, made by `rf_jax.rendering.preprocess_v2`.
+
+    Triangles and cells stay where they are; `lights` and `normal` name them in the order of the
+    sequence. An entry of these is an index into [N triangles, M cells].
+
+    Attributes:
+      triangles: [B, N, 3, 3] float32, real triangles first, then padding.
+      vertex_normals: [B, N, 3, 3] float32.
+      textures: [B, K, C, T, T].
+      texture_index: [B, N] int32.
+      emission: [B, N, 3] float32, emission e given as log10(1 + e).
+      environment: with a batch axis, or None.
+      volumes: with a batch axis, real cells first, or None.
+      num_triangles: [B] int32, how many triangles are real.
+      lights: [B, lights] int32 the triangles that emit, then padding.
+      num_lights: [B] int32.
+      normal: [B, n] int32 all other triangles and the cells along a Hilbert curve, then padding; n
+        is a multiple of the size of summary blocks.
+      num_normal: [B] int32.
+    """
+
+    triangles: jax.Array
+    vertex_normals: jax.Array
+    textures: jax.Array
+    texture_index: jax.Array
+    emission: jax.Array
+    environment: Environment | None
+    volumes: VolumeCells | None
+    num_triangles: jax.Array
+    lights: jax.Array
+    num_lights: jax.Array
+    normal: jax.Array
+    num_normal: jax.Array
 
 
 @struct.dataclass
