@@ -79,6 +79,7 @@ class PerformerAttention(nn.Module):
     """
 
     options: PerformerOptions
+    axis_name: str | None = None  # see `performer_attention`
 
     @nn.compact
     def __call__(self, query, key, value, key_lengths=None):
@@ -95,7 +96,9 @@ class PerformerAttention(nn.Module):
             logit = self.param("temperature", _initial_temperature, (num_heads,), jnp.float32)
             factor = temperature(logit, head_dim)[:, None].astype(query.dtype)
             query, key = query * factor, key * factor
-        return performer_attention(query, key, value, key_lengths, projection.value, self.options)
+        return performer_attention(
+            query, key, value, key_lengths, projection.value, self.options, self.axis_name
+        )
 
 
 def performer_attention(
@@ -105,6 +108,7 @@ def performer_attention(
     key_lengths: jax.Array | None,
     projection: jax.Array,
     options: PerformerOptions = PerformerOptions(),
+    axis_name: str | None = None,
 ) -> jax.Array:
     """Approximates softmax attention; see `rf_jax.attention` for the contract.
 
@@ -114,16 +118,18 @@ def performer_attention(
       key_lengths: [B] int32, or None if all keys are valid.
       projection: [draws, hd], drawn by `orthogonal_projection`.
       options: only `hyperbolic` and `center_keys` matter here.
+      axis_name: the mesh axis over whose devices queries, keys and values are split alike; the
+        lengths count the keys of all devices. None if they are not split.
 
     Returns:
       [B, T, nh, hd] in the type of query.
     """
-    if key_lengths is None:
-        key_lengths = jnp.full((key.shape[0],), key.shape[1], jnp.int32)
+    here, key_lengths = _lengths(key, key_lengths, axis_name)
     if options.center_keys:
-        key = _centered(query, key, key_lengths)
+        key = _centered(query, key, here, key_lengths, axis_name)
     blocks = (split_blocks(x, CHUNK) for x in (key, value))
-    summary = _summarize(*blocks, key_lengths, projection, options.hyperbolic)
+    sums = _sum_keys(*blocks, here, projection, options.hyperbolic)
+    summary = _summary(_sum_devices(sums, axis_name), key_lengths)
 
     # Without the checkpoint the gradient would store the features of all tokens.
     @jax.checkpoint
@@ -213,30 +219,50 @@ def _initial_temperature(_, shape, dtype):
     return jnp.full(shape, math.log(share / (1 - share)), dtype)
 
 
-def _centered(query, key, key_lengths):
+def _lengths(key, key_lengths, axis_name):
+    """The numbers of valid keys [B] on this device and on all devices of the axis."""
+    padded = key.shape[1]
+    if axis_name is None:
+        devices, first = 1, 0
+    else:
+        devices, first = lax.axis_size(axis_name), lax.axis_index(axis_name) * padded
+    if key_lengths is None:
+        key_lengths = jnp.full((key.shape[0],), padded * devices, jnp.int32)
+    return jnp.clip(key_lengths - first, 0, padded), key_lengths
+
+
+def _centered(query, key, here, key_lengths, axis_name):
     """Subtracts the means of the valid queries and keys from the keys.
 
     If there are as many queries as keys, this is taken to be self attention, where queries are
     padded as keys are. In cross attention all queries are valid.
     """
-    query_lengths = key_lengths if query.shape[1] == key.shape[1] else query.shape[1]
-    center = _mean(query, query_lengths) + _mean(key, key_lengths)
+    alike = query.shape[1] == key.shape[1]
+    query_means = (here, key_lengths) if alike else (query.shape[1], query.shape[1])
+    center = _mean(query, *query_means, axis_name) + _mean(key, here, key_lengths, axis_name)
     return (key.astype(center.dtype) - center).astype(key.dtype)
 
 
-def _mean(x, lengths):
-    """Mean [B, 1, nh, hd] of the first `lengths` tokens, in float32."""
+def _mean(x, here, lengths, axis_name):
+    """Mean [B, 1, nh, hd], in float32, of the first `lengths` tokens; `here` are on this device."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    lengths = jnp.broadcast_to(jnp.asarray(lengths), x.shape[:1])[:, None]
-    valid = (jnp.arange(x.shape[1]) < lengths)[..., None, None]
+    here, lengths = (
+        jnp.broadcast_to(jnp.asarray(n), x.shape[:1])[:, None] for n in (here, lengths)
+    )
+    valid = (jnp.arange(x.shape[1]) < here)[..., None, None]
     total = jnp.sum(jnp.where(valid, x, 0), axis=1, keepdims=True)
+    if axis_name is not None:
+        total = lax.psum(total, axis_name)
     return total / jnp.maximum(lengths, 1)[..., None, None]
 
 
-def _summarize(key_blocks, value_blocks, key_lengths, projection, hyperbolic):
-    """The means over valid keys of phi(k) v^T [B, nh, r, hd] and of phi(k) [B, nh, r].
+def _sum_keys(key_blocks, value_blocks, key_lengths, projection, hyperbolic):
+    """Sums over valid keys of phi(k) v^T, phi(k) and v, and the largest exponent in phi.
 
     This takes one pass: the sums are rescaled when the running maximum of the exponents grows.
+
+    Returns:
+      the maximum [B, nh, 1, 1], and the sums [B, nh, r, hd], [B, nh, r] and [B, nh, hd].
     """
     _, batch, num_heads, size, head_dim = key_blocks.shape
     product = float32_product(key_blocks.dtype)
@@ -272,7 +298,23 @@ def _summarize(key_blocks, value_blocks, key_lengths, projection, hyperbolic):
         jnp.zeros((batch, num_heads, head_dim), dtype),
     )
     starts = jnp.arange(len(key_blocks)) * size
-    (_, weighted, total, values), _ = lax.scan(step, carry, (starts, key_blocks, value_blocks))
+    return lax.scan(step, carry, (starts, key_blocks, value_blocks))[0]
+
+
+def _sum_devices(sums, axis_name):
+    """The result of `_sum_keys` for the keys of all devices of the axis."""
+    if axis_name is None:
+        return sums
+    maximum, weighted, total, values = sums
+    largest = lax.pmax(lax.stop_gradient(maximum), axis_name)
+    shrink = jnp.exp(maximum - largest)
+    scaled = weighted * shrink, total * shrink[..., 0], values
+    return largest, *lax.psum(scaled, axis_name)
+
+
+def _summary(sums, key_lengths):
+    """The means over all keys of phi(k) v^T [B, nh, r, hd] and of phi(k) [B, nh, r]."""
+    _, weighted, total, values = sums
     count = jnp.maximum(key_lengths, 1)[:, None, None]
     weighted = (weighted + EPSILON * values[:, :, None]) / count[..., None]
     return weighted, (total + EPSILON * key_lengths[:, None, None]) / count
@@ -319,6 +361,7 @@ PERFORMER = Attention(
     PerformerAttention,
     options=PerformerOptions(),
     has_variables=True,
+    sums_keys=True,
     flops=performer_flops,
     redraw=redraw_projections,
     torch_names={"projection": PROJECTION_NAME, "temperature": "temperature"},

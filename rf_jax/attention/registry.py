@@ -47,6 +47,10 @@ class Attention:
         exact function can be used with any other.
       rows_per_device: whether each device must run it on its own rows of the batch, because XLA
         cannot split it. Hand-written kernels need this. Functions with variables cannot have it.
+      sums_keys: whether the keys enter only sums, which `function` also takes over the devices of a
+        mesh axis if it is given the axis as the keyword `axis_name`: keys and values are then those
+        of its device, and lengths those of all devices. Tokens of other functions are split by
+        gathering the keys and values, if the functions are exact (`rf_jax.attention.sharding`).
       token_order: whether neighbouring tokens should be near to each other in space; triangles are
         then sorted along a Hilbert curve.
       flops: gives the number of floating-point operations for (queries, keys, width, num_heads,
@@ -65,6 +69,7 @@ class Attention:
     has_variables: bool = False
     exact: bool = False
     rows_per_device: bool = False
+    sums_keys: bool = False
     token_order: bool = False
     flops: Callable[[int, int, int, int, Any], float] = exact_flops
     redraw: Callable[[Any, jax.Array], Any] | None = None

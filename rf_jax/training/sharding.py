@@ -1,6 +1,5 @@
 """Where arrays are placed: on a mesh with axes `data` and `fsdp`; batches are split over both."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -8,7 +7,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rf_jax.attention import Attention
 from rf_jax.errors import InputError
 
 BATCH_AXES = ("data", "fsdp")
@@ -76,19 +74,3 @@ def to_devices(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
     )
-
-
-def shard_attention(attention: Attention, mesh: Mesh) -> Attention:
-    """The same attention for a mesh; one that XLA cannot split runs per device, on its own rows."""
-    if mesh.size == 1 or not attention.rows_per_device:
-        return attention
-    rows = P(BATCH_AXES)
-    on_rows = jax.shard_map(
-        attention.bind(), mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False
-    )
-
-    def attend(query, key, value, key_lengths=None):
-        arguments = (query, key, value, key_lengths)
-        return on_rows(*(x for x in arguments if x is not None))
-
-    return dataclasses.replace(attention, function=attend, options=None)

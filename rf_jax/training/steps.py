@@ -9,13 +9,14 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from rf_jax.attention.sharding import shard_attention
 from rf_jax.images.metrics import psnr, ssim
 from rf_jax.images.radiance import display, linear_radiance, log_radiance
 from rf_jax.models import RenderFormer
 from rf_jax.structs import Batch
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.losses import PerceptualFn, training_loss
-from rf_jax.training.sharding import shard_attention
+from rf_jax.training.sharding import BATCH_AXES
 
 INIT_STREAM, REDRAW_STREAM = 0, 1
 """Numbers of independent random streams, which are folded into the seed of a run."""
@@ -63,8 +64,8 @@ def make_model(config: TrainingConfig, mesh: Mesh, dtype: Any = None) -> RenderF
     return RenderFormer(
         model,
         dtype or COMPUTE_TYPES[config.precision],
-        shard_attention(model.view_independent.attention, mesh),
-        shard_attention(model.view_dependent.attention, mesh),
+        shard_attention(model.view_independent.attention, mesh, BATCH_AXES),
+        shard_attention(model.view_dependent.attention, mesh, BATCH_AXES),
         remat=config.remat,
     )
 

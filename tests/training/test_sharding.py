@@ -16,11 +16,12 @@ from processes import finish, free_port
 from settings import small_config
 
 from rf_jax.attention import get_attention
+from rf_jax.attention.sharding import shard_attention
 from rf_jax.errors import InputError
 from rf_jax.training import sharding
 from rf_jax.training.data import BatchStream
 from rf_jax.training.loop import train_and_evaluate
-from rf_jax.training.sharding import batch_sharding, make_mesh, shard_attention
+from rf_jax.training.sharding import BATCH_AXES, batch_sharding, make_mesh
 
 SCRIPT = Path(__file__).with_name("sharded_steps.py")
 
@@ -114,7 +115,7 @@ def test_hand_written_kernels_see_the_rows_of_their_device(lengths):
         return jax.jit(jax.grad(total, argnums=(0, 1, 2)))
 
     split = jax.device_put(arguments, batch_sharding(mesh))
-    found = gradient(shard_attention(flash, mesh))(*split)
+    found = gradient(shard_attention(flash, mesh, BATCH_AXES))(*split)
     for a, b in zip(found, gradient(flash)(*arguments), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
         assert a.sharding.is_equivalent_to(batch_sharding(mesh), 4)
