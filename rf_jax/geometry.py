@@ -161,3 +161,19 @@ def hilbert_order(points: np.ndarray) -> np.ndarray:
             parity ^= x[axis] >> bit & 1
             code = code << 1 | parity
     return np.argsort(code, kind="stable")
+
+
+def environment_directions(height: int, width: int) -> np.ndarray:
+    """The directions of the pixels of an equirectangular environment map, in a world with z up.
+
+    The first row looks along +z. The middle column looks along +x, and columns to its left
+    towards +y.
+
+    Returns:
+      [height, width, 3] unit vectors, float32.
+    """
+    polar = np.pi * (np.arange(height) + 0.5) / height
+    azimuth = 2 * np.pi * (0.5 - (np.arange(width) + 0.5) / width)
+    polar, azimuth = np.meshgrid(polar, azimuth, indexing="ij")
+    directions = np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)
+    return np.stack(directions, axis=-1).astype(np.float32)

@@ -133,7 +133,7 @@ def from_torch(tensors: Mapping[str, np.ndarray], config: RenderFormerConfig) ->
         unexpected and misshaped tensors and those of a wrong type, and names the first.
     """
     expected, shapes = rules(config), variable_shapes(config)
-    _check(tensors, {rule.torch_name: _torch_shape(rule, shapes) for rule in expected})
+    check_arrays(tensors, {rule.torch_name: _torch_shape(rule, shapes) for rule in expected})
     leaves: dict[str, np.ndarray] = {}
     for rule in expected:
         value = rule.transform[0](np.asarray(tensors[rule.torch_name]))
@@ -175,7 +175,7 @@ def check_leaves(leaves: Mapping[str, Any], config: RenderFormerConfig) -> None:
       InputError: they are not; the message counts the missing, unexpected and misshaped leaves and
         those of a wrong type, and names the first.
     """
-    _check(leaves, variable_shapes(config))
+    check_arrays(leaves, variable_shapes(config))
 
 
 def _view_independent_rules(config: RenderFormerConfig) -> Iterator[Rule]:
@@ -321,12 +321,15 @@ def _torch_shape(rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int
     return rule.transform[1](np.broadcast_to(np.float32(0), shape)).shape
 
 
-def _check(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+def check_arrays(arrays: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raises one error for all that is wrong with arrays (name -> array).
 
     Args:
       arrays: what was found.
       expected: the names and shapes that they should have.
+
+    Raises:
+      InputError: counts what is missing, unexpected, misshaped or of a wrong type.
     """
     problems = {
         "missing": sorted(expected.keys() - arrays.keys()),

@@ -6,7 +6,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -243,35 +243,40 @@ def _strided_view(tensor: Tensor, data: NDArray) -> NDArray:
 # ------------------------------------------------------------------------------------------------
 
 
-def resolve_model_folder(source: str | os.PathLike) -> Path:
-    """Finds the folder with a model's config.json and model.safetensors.
+def resolve_model_folder(source: str | os.PathLike, files: Collection[str] = MODEL_FILES) -> Path:
+    """Finds the folder with the files of a model.
 
     Args:
-      source: a local folder, or a Hugging Face hub id "owner/name". If no such folder exists, the
-        model is downloaded to the hub's own cache, once.
+      source: a local folder, or a Hugging Face hub id "owner/name", or a folder within such a
+        repository, "owner/name/folder". If no such folder exists, the model is downloaded to the
+        hub's own cache, once.
+      files: names of the files that must be there.
 
     Raises:
-      InputError: source is neither of these, the folder lacks one of the two files, the repository
-        is unknown, or the hub cannot be reached.
+      InputError: source is neither of these, the folder lacks one of the files, the repository is
+        unknown, or the hub cannot be reached.
     """
     folder = Path(source)
     if not os.path.exists(folder):
-        folder = _downloaded_folder(str(source))
-    for name in MODEL_FILES:
+        folder = _downloaded_folder(str(source), files)
+    for name in files:
         if not os.path.exists(folder / name):
             raise InputError(f"{source}: expected a folder with {name}, which is missing there")
     return folder
 
 
-def _downloaded_folder(hub_id: str) -> Path:
+def _downloaded_folder(hub_id: str, files: Collection[str]) -> Path:
     """The folder of a hub model in the hub's cache, downloaded if it is not there yet."""
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", hub_id):
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)+", hub_id):
         raise InputError(
             f"{hub_id}: no such folder, nor a hub id like microsoft/renderformer-v1-base; "
             "check the name"
         )
+    owner, name, *folders = hub_id.split("/")
+    patterns = ["/".join((*folders, file)) for file in files]
     try:
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=list(MODEL_FILES)))
+        snapshot = huggingface_hub.snapshot_download(f"{owner}/{name}", allow_patterns=patterns)
+        return Path(snapshot, *folders)
     except (RepositoryNotFoundError, ValueError) as error:
         raise InputError(
             f"{hub_id}: no such folder, and no such public repository on the Hugging Face hub; "
@@ -280,6 +285,6 @@ def _downloaded_folder(hub_id: str) -> Path:
     except Exception as error:  # of whichever HTTP library the hub's client uses
         raise InputError(
             f"{hub_id}: no such folder, and not downloaded from the Hugging Face hub "
-            f"({one_line(error, 200)}); without a network, get {' and '.join(MODEL_FILES)} from "
-            f"https://huggingface.co/{hub_id} by hand and give their folder"
+            f"({one_line(error, 200)}); without a network, get {' and '.join(files)} from "
+            f"https://huggingface.co/{owner}/{name} by hand and give their folder"
         ) from error
