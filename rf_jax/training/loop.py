@@ -26,6 +26,7 @@ from rf_jax.structs import Batch
 from rf_jax.training.checkpoints import TrainCheckpoints, save_network_config
 from rf_jax.training.config import TrainingConfig, check_continues, save_config
 from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
+from rf_jax.training.losses import Distance
 from rf_jax.training.optim import make_optimizer, make_schedule
 from rf_jax.training.sharding import (
     batch_sharding,
@@ -36,7 +37,6 @@ from rf_jax.training.sharding import (
 )
 from rf_jax.training.steps import (
     COMPUTE_TYPES,
-    Distance,
     TrainState,
     create_train_state,
     init_rng,

@@ -1,6 +1,5 @@
 """The state of a training run, and the steps that train and evaluate it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from rf_jax.images.radiance import display, linear_radiance, log_radiance
 from rf_jax.models import RenderFormer
 from rf_jax.structs import Batch
 from rf_jax.training.config import TrainingConfig
-from rf_jax.training.losses import PerceptualFn, training_loss
+from rf_jax.training.losses import Distance, training_loss
 from rf_jax.training.sharding import BATCH_AXES
 
 INIT_STREAM, REDRAW_STREAM = 0, 1
@@ -151,11 +150,6 @@ def _move_cameras(cameras, batch):
     return jnp.einsum("bij,bvjk->bvik", motion, cameras, precision=jax.lax.Precision.HIGHEST)
 
 
-Distance = Callable[[Any, jax.Array, jax.Array], jax.Array]
-"""A `PerceptualFn` with its weights as first argument, so that compiled programs do not contain
-them."""
-
-
 def make_loss_fn(config: TrainingConfig, model: RenderFormer, perceptual: Distance | None):
     """Makes loss_fn(params, constants, batch, perceptual_params).
 
@@ -166,16 +160,13 @@ def make_loss_fn(config: TrainingConfig, model: RenderFormer, perceptual: Distan
         variables = {"params": params, "constants": constants}
         prediction = predict(model, variables, batch, config.data.resolution)
         radiance = batch.images.astype(prediction.dtype)
-        distance = _bind(perceptual, perceptual_params)
-        loss, terms = training_loss(prediction, radiance, distance, config.lpips_weight)
+        loss, terms = training_loss(
+            prediction, radiance, config.lpips_weight, perceptual, perceptual_params
+        )
         decibels = psnr(linear_radiance(jax.lax.stop_gradient(prediction)), radiance).mean()
         return loss, terms | {"loss": loss, "psnr": decibels}
 
     return loss_fn
-
-
-def _bind(perceptual, params) -> PerceptualFn | None:
-    return perceptual and (lambda a, b: perceptual(params, a, b))
 
 
 def make_train_step(

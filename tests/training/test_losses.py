@@ -35,10 +35,10 @@ def one_batch(config):
 def test_loss_is_the_published_formula(images):
     prediction, radiance = images
 
-    def distance(a, b):
-        return jnp.abs(a - b).max((1, 2, 3))
+    def distance(factor, a, b):
+        return factor * jnp.abs(a - b).max((1, 2, 3))
 
-    loss, terms = training_loss(prediction, radiance, distance, 0.05)
+    loss, terms = training_loss(prediction, radiance, 0.05, distance, 1.0)
     p, t = np.float64(prediction), np.log10(1 + np.float64(radiance))
     shown = [np.clip(x / np.log10(2), 0, 1).reshape(2, -1) for x in (p, t)]
     l1, lpips = np.abs(p - t).mean(), np.abs(shown[0] - shown[1]).max(1).mean()
