@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from rf_jax.images import lpips
 from rf_jax.images.files import load_png
 from rf_jax.images.lpips import Perceptual
 from rf_jax.rendering import evaluation
@@ -46,6 +47,21 @@ def test_perfect_and_noisy_images(lpips_weights):
     mse = ((np.clip(noisy, 0, 1) - np.clip(target, 0, 1)) ** 2).mean((1, 2, 3))
     np.testing.assert_allclose(worse["psnr"], (-10 * np.log10(mse)).mean(), rtol=1e-4)
     assert worse["ssim"] < 1 and worse["lpips"] > 0 and worse["hdr_flip"] > 0.01
+
+
+def test_lpips_is_traced_once_for_scenes_of_any_number_of_views(lpips_weights, monkeypatch):
+    traces, apply = [], lpips._Lpips.apply
+
+    def counted(*arguments):
+        traces.append(arguments)
+        return apply(*arguments)
+
+    monkeypatch.setattr(lpips._Lpips, "apply", counted)
+    perceptual = lpips.Perceptual(str(lpips_weights))
+    for views in (1, 2, 3, 1):
+        image = np.full((views, 16, 16, 3), 0.5, np.float32)
+        evaluation.compare(image, image, perceptual)
+    assert len(traces) == 1
 
 
 def test_command_prints_a_table_and_writes_files(command, weights, data, lpips_weights, tmp_path):

@@ -92,12 +92,23 @@ def compare(
       image, target: linear radiance [V, H, H, 3], at least 0.
       perceptual: LPIPS; None leaves it out.
     """
-    shown = [display(log_radiance(jnp.asarray(x))) for x in (image, target)]
-    row = {"psnr": float(psnr(image, target).mean()), "ssim": float(ssim(*shown).mean())}
+    rows = [_compare_view(*pair, perceptual) for pair in zip(image, target, strict=True)]
+    return {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
+
+
+def _compare_view(
+    image: np.ndarray, target: np.ndarray, perceptual: Perceptual | None
+) -> dict[str, float]:
+    """Each metric of a view [H, H, 3].
+
+    Views are compared one by one, so that programs are compiled once per resolution, and not for
+    each number of views.
+    """
+    shown = [display(log_radiance(jnp.asarray(x)))[None] for x in (image, target)]
+    row = {"psnr": float(psnr(image, target)), "ssim": float(ssim(*shown)[0])}
     if perceptual is not None:
-        row["lpips"] = float(perceptual.distance(perceptual.params, *shown).mean())
-    row["hdr_flip"] = statistics.mean(_flip(a, b) for a, b in zip(image, target, strict=True))
-    return row
+        row["lpips"] = float(perceptual.distance(perceptual.params, *shown)[0])
+    return row | {"hdr_flip": _flip(image, target)}
 
 
 def _flip(image: np.ndarray, target: np.ndarray) -> float:
