@@ -51,6 +51,8 @@ class Attention:
         mesh axis if it is given the axis as the keyword `axis_name`: keys and values are then those
         of its device, and lengths those of all devices. Tokens of other functions are split by
         gathering the keys and values, if the functions are exact (`rf_jax.attention.sharding`).
+      context_axis: for cross attention, the mesh axis over whose devices the keys and values of a
+        layer are split when they reach it; the layer gathers them. None if every device has all.
       token_order: whether neighbouring tokens should be near to each other in space; triangles are
         then sorted along a Hilbert curve.
       flops: gives the number of floating-point operations for (queries, keys, width, num_heads,
@@ -70,6 +72,7 @@ class Attention:
     exact: bool = False
     rows_per_device: bool = False
     sums_keys: bool = False
+    context_axis: str | None = None
     token_order: bool = False
     flops: Callable[[int, int, int, int, Any], float] = exact_flops
     redraw: Callable[[Any, jax.Array], Any] | None = None

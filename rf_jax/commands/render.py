@@ -74,7 +74,12 @@ def add_network_options(add: Callable) -> None:
         "for the published ones auto, the fastest exact attention on the device)",
     )
     add("--batch_size", type=int, default=1, help="views rendered at once on each device")
-    add("--devices", type=int, help="devices that share the views of a scene (default: all)")
+    add(
+        "--devices",
+        type=int,
+        help="devices that share the views of a scene, and the triangles of a large one (default: "
+        "all)",
+    )
 
 
 def add_output_options(add: Callable) -> None:

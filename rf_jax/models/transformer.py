@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rf_jax.attention import Attention
+from rf_jax.attention.sharding import gather_tokens
 from rf_jax.models.config import TransformerConfig
 from rf_jax.models.encodings import Rotation, inverse, rotate
 from rf_jax.models.layers import FeedForward, linear, norm
@@ -69,7 +70,7 @@ class CrossAttention(nn.Module):
     def __call__(
         self,
         x: jax.Array,  # [B V, P, D], the views of a scene one after the other
-        key: jax.Array,  # [B, S, nh, hd], or with B V rows if it depends on the view
+        key: jax.Array,  # [B, S, nh, hd], or with B V rows if it depends on the view; or S / n of S
         value: jax.Array,  # the shape of key
         query_rotation: Rotation | None,  # with B V rows
         key_rotation: Rotation | None,  # with B V rows
@@ -78,6 +79,8 @@ class CrossAttention(nn.Module):
         """[B V, P, D] -> [B V, P, D], without the residual connection."""
         config = self.config
         views = x.shape[0] // key.shape[0]
+        if axis := config.attention.context_axis:
+            key, value = gather_tokens(key, axis), gather_tokens(value, axis)
         key, value = jnp.repeat(key, views, axis=0), jnp.repeat(value, views, axis=0)
         query = linear(config.width, self.dtype, "q_proj", config.use_bias)(x)
         query = norm(config.qk_norm_type, "q_norm")(query).astype(self.dtype)

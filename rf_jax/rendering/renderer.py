@@ -17,6 +17,19 @@ from rf_jax.images.radiance import linear_radiance
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.programs import Programs
+from rf_jax.rendering.sharding import (
+    BY_VIEW,
+    constrain_encoding,
+    device_mesh,
+    encoding_specs,
+    first_devices,
+    gather_for_positions,
+    is_split,
+    is_worth_splitting,
+    pad_tokens,
+    put_everywhere,
+    split_model,
+)
 from rf_jax.scene.check import log_warnings
 from rf_jax.scene.validate import with_view_axes
 from rf_jax.structs import Scene, SceneEncoding
@@ -30,8 +43,6 @@ PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
 """The compute type of matrix products by the precision's name; everything else is float32."""
 
 T = TypeVar("T")
-
-_BY_VIEW = P(None, "views")
 
 
 class RunningViews(NamedTuple):
@@ -78,8 +89,9 @@ class Renderer:
           attention: the name of an attention function for both stages, or "first,second"; None
             takes those that the configuration names.
           trained_on: what the weights were trained on, which decides the default resolution.
-          devices: number of this process's devices that share the views of a scene, of which each
-            gets a copy of the weights when it is needed; None takes all.
+          devices: number of this process's devices; None takes all. They share the views of a
+            scene, and the triangles of a large one (see `rf_jax.rendering.sharding`). Each gets a
+            copy of the weights when it is needed.
 
         Raises:
           InputError: unknown names, more devices than there are, or an attention that does not go
@@ -98,7 +110,7 @@ class Renderer:
         self.trained_on = trained_on
         self._precision = precision
         self._model = RenderFormer(config, dtype)
-        self._devices = _first_devices(devices)
+        self._devices = first_devices(devices)
         self._variables = jax.device_put(_cast_variables(variables, dtype), self._devices[0])
         self._copies: dict[Mesh, dict[str, Any]] = {}  # the variables on several devices
         self._programs = Programs()
@@ -197,14 +209,23 @@ class Renderer:
         Raises:
           InputError: a bad scene.
         """
-        tokens = jax.device_put(prepare_scene(scene, self.config), self._devices[0])
-
-        def encode(variables, tokens):
-            return self._model.apply(variables, tokens, method=RenderFormer.encode_scene)
-
-        encoding = self._programs.start("view-independent", encode, self._variables, tokens)
+        tokens, devices = prepare_scene(scene, self.config), self._devices
+        if is_worth_splitting(tokens, self._model, len(devices)):
+            tokens = pad_tokens(tokens, self.config.num_register_tokens, len(devices))
+        else:
+            devices = devices[:1]
+        mesh = device_mesh(devices)
+        arguments = self._variables_on(mesh), put_everywhere(tokens, mesh)
+        encoding = self._programs.start("view-independent", self._encode, *arguments, mesh=mesh)
         self._programs.wait()
         return encoding
+
+    def _encode(self, variables, tokens, *, mesh):
+        """The encoding of scenes, which is split over the devices of a mesh of several."""
+        split = mesh.size > 1
+        model = split_model(self._model, mesh) if split else self._model
+        encoding = model.apply(variables, tokens, method=RenderFormer.encode_scene)
+        return constrain_encoding(encoding, mesh) if split else encoding
 
     def render_views(
         self,
@@ -263,16 +284,20 @@ class Renderer:
         camera_to_world = np.asarray(camera_to_world, np.float32).reshape(scenes, -1, 4, 4)
         fov_degrees = np.asarray(fov_degrees, np.float32).reshape(scenes, -1)
         views = fov_degrees.shape[1]
-        mesh = Mesh(np.array(self._devices[:views]), ("views",))
+        mesh = device_mesh(self._devices)
+        split = is_split(encoding, mesh)
+        if not split:
+            mesh = device_mesh(self._devices[:views])
+            encoding = put_everywhere(encoding, mesh)
+        variables = self._variables_on(mesh)
         batch_size = min(batch_size, -(-views // mesh.size)) * mesh.size
-        variables, encoding = self._on_mesh(mesh, encoding)
         for start in range(0, views, batch_size):
             # The last batch repeats its last view, so that one program serves all batches.
             chosen = np.minimum(np.arange(start, start + batch_size), views - 1)
             cameras = camera_to_world[:, chosen], fov_degrees[:, chosen]
-            cameras = jax.device_put(cameras, NamedSharding(mesh, _BY_VIEW))
+            cameras = jax.device_put(cameras, NamedSharding(mesh, BY_VIEW))
             arguments = (variables, encoding, *cameras)
-            static = {"resolution": resolution, "mesh": mesh}
+            static = {"resolution": resolution, "mesh": mesh, "split": split}
             images = self._programs.start("view-dependent", self._render, *arguments, **static)
             yield RunningViews(images, min(batch_size, views - start))
 
@@ -288,22 +313,24 @@ class Renderer:
         self._check_finite(images)
         yield from images.swapaxes(0, 1)
 
-    def _on_mesh(self, mesh: Mesh, encoding: SceneEncoding) -> tuple[dict, SceneEncoding]:
-        """The variables and an encoding on every device of a mesh."""
+    def _variables_on(self, mesh: Mesh) -> dict[str, Any]:
+        """The variables on every device of a mesh; those on the last one of several are kept."""
         if mesh.size == 1:
-            return self._variables, encoding
-        everywhere = NamedSharding(mesh, P())
+            return self._variables
         if mesh not in self._copies:
-            self._copies = {mesh: jax.device_put(self._variables, everywhere)}
-        return self._copies[mesh], jax.device_put(encoding, everywhere)
+            self._copies = {mesh: put_everywhere(self._variables, mesh)}
+        return self._copies[mesh]
 
-    def _render(self, variables, encoding, camera_to_world, fov_degrees, *, resolution, mesh):
+    def _render(
+        self, variables, encoding, camera_to_world, fov_degrees, *, resolution, mesh, split
+    ):
         """Images [B, V, H, W, C] of V views, of which each device of the mesh renders some."""
+        model = split_model(self._model, mesh) if split else self._model
 
         def render(variables, encoding, camera_to_world, fov_degrees):
-            image, _ = self._model.apply(
+            image, _ = model.apply(
                 variables,
-                encoding,
+                gather_for_positions(encoding) if split else encoding,
                 camera_to_world,
                 fov_degrees,
                 resolution,
@@ -312,9 +339,9 @@ class Renderer:
             return image if self.config.use_ldr else linear_radiance(image)
 
         if mesh.size > 1:  # every device runs the program that one device runs on its own
-            specs = P(), P(), _BY_VIEW, _BY_VIEW
+            specs = P(), encoding_specs(encoding) if split else P(), BY_VIEW, BY_VIEW
             render = jax.shard_map(
-                render, mesh=mesh, in_specs=specs, out_specs=_BY_VIEW, check_vma=False
+                render, mesh=mesh, in_specs=specs, out_specs=BY_VIEW, check_vma=False
             )
         return render(variables, encoding, camera_to_world, fov_degrees)
 
@@ -342,17 +369,6 @@ def one_behind(items: Iterable[T]) -> Iterator[T]:
         yield from waiting
         raise
     yield from waiting
-
-
-def _first_devices(count: int | None) -> list[jax.Device]:
-    devices = jax.local_devices()
-    count = len(devices) if count is None else count
-    if not isinstance(count, int | np.integer) or not 1 <= count <= len(devices):
-        raise InputError(
-            f"devices: expected an integer from 1 to {len(devices)}, as many as this machine has, "
-            f"found {count}"
-        )
-    return devices[:count]
 
 
 def _is_exact(config: RenderFormerConfig) -> bool:
