@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rf_jax.images import lpips
+from rf_jax.images.comparison import TITLE_HEIGHT
 from rf_jax.images.files import load_png
 from rf_jax.images.lpips import Perceptual
 from rf_jax.rendering import evaluation
@@ -77,10 +78,9 @@ def test_command_prints_a_table_and_writes_files(command, weights, data, lpips_w
         np.testing.assert_allclose(result["mean"][metric], np.mean(values))
     assert f"{result['mean']['psnr']:.2f}" in out.splitlines()[3]
     sheet, worst = (load_png(tmp_path / "out" / f"{name}.png") for name in ("sheet", "worst"))
-    assert sheet.shape == (2 * 256, 3 * 256, 3)
     by_psnr = np.argsort([row["psnr"] for row in result["scenes"]])
-    rows = sheet.reshape(2, 256, 3 * 256, 3)
-    np.testing.assert_array_equal(worst, rows[by_psnr].reshape(sheet.shape))
+    rows, ordered = (x[TITLE_HEIGHT:].reshape(2, 256, 3 * 256, 3) for x in (sheet, worst))
+    np.testing.assert_array_equal(ordered, rows[by_psnr])
 
 
 @pytest.mark.parametrize("light", [0, 1e-7, 2e-6])

@@ -2,8 +2,8 @@
 
     %(prog)s --checkpoint workdirs/tiny --data data/tiny
 
-prints a table, and writes evaluation.json, sheet.png (prediction, ground truth and four times their
-difference for the first scenes) and worst.png (the same for the scenes of lowest PSNR).
+prints a table, and writes evaluation.json, sheet.png (prediction, ground truth and FLIP error for
+the first scenes) and worst.png (the same for the scenes of lowest PSNR).
 """
 
 import argparse

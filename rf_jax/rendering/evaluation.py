@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rf_jax.errors import one_line, prefix_errors
-from rf_jax.images.comparison import comparison_image
+from rf_jax.images.comparison import comparison_image, with_titles
 from rf_jax.images.lpips import Perceptual
 from rf_jax.images.metrics import psnr, ssim
 from rf_jax.images.radiance import display, log_radiance
@@ -38,8 +38,8 @@ class Evaluation(NamedTuple):
 
     Attributes:
       rows: one per scene: its name, number of views and metrics.
-      sheet: uint8 [n H, n 3 H, 3], prediction, ground truth and four times their difference for the
-        first view of each of the first scenes.
+      sheet: uint8 [h, w, 3], prediction, ground truth and FLIP error, under titles, for the first
+        view of each of the first scenes.
       worst: the same for the scenes of lowest PSNR, the lowest first.
     """
 
@@ -77,7 +77,8 @@ def evaluate(renderer: Renderer, files: list[Path], perceptual: Perceptual | Non
 def _sheet(pictures: list[np.ndarray]) -> np.ndarray:
     """Stacks the pictures of the smallest width; those of other resolutions are left out."""
     width = min(picture.shape[1] for picture in pictures)
-    return np.concatenate([picture for picture in pictures if picture.shape[1] == width])
+    rows = [picture for picture in pictures if picture.shape[1] == width]
+    return with_titles(np.concatenate(rows))
 
 
 def compare(

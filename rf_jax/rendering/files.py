@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from rf_jax.errors import InputError, listed, one_line, prefix_errors
 from rf_jax.files import remove_abandoned
-from rf_jax.images.comparison import comparison_image
+from rf_jax.images.comparison import comparison_image, with_titles
 from rf_jax.images.files import VideoWriter, save_exr, save_png
 from rf_jax.images.metrics import psnr
 from rf_jax.images.tone_map import to_uint8, tone_map
@@ -323,7 +323,7 @@ def _write_view(
     save_png(folder / f"{name}.png", shown)
     if truth is None:
         return Picture(shown)
-    comparison = comparison_image(display, tone_map(truth, options.tone_mapper))
+    comparison = with_titles(comparison_image(display, tone_map(truth, options.tone_mapper)))
     save_png(folder / f"{name}_comparison.png", comparison)
     return Picture(shown, comparison, float(psnr(image, truth)))
 

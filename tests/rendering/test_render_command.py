@@ -11,7 +11,7 @@ import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from rf_jax.errors import InputError
-from rf_jax.images.comparison import comparison_image
+from rf_jax.images.comparison import TITLE_HEIGHT, comparison_image, with_titles
 from rf_jax.images.files import load_exr, load_png, save_exr
 from rf_jax.images.metrics import psnr
 from rf_jax.rendering import files as render_files
@@ -206,8 +206,8 @@ def test_a_bundled_scene_is_compared(command, tmp_path):
     truth = load_ground_truth(bundled_scene("cornell_box"), [0])[0]
     assert f"cornell_box: PSNR {psnr(image, truth):.2f} dB" in out
     comparison = load_png(tmp_path / "out" / "cornell_box_view_0_comparison.png")
-    assert comparison.shape == (256, 768, 3)
-    assert np.array_equal(comparison, comparison_image(np.clip(image, 0, 1), np.clip(truth, 0, 1)))
+    expected = with_titles(comparison_image(np.clip(image, 0, 1), np.clip(truth, 0, 1)))
+    assert np.array_equal(comparison, expected)
 
 
 def test_no_comparison_at_another_resolution(command, tmp_path):
@@ -222,7 +222,7 @@ def test_an_animation_with_ground_truth_gives_two_videos(command, tmp_path):
     status, out, _ = command(RENDER, "turning_block", "--tone_mapper", "agx")
     assert status == 0 and "turning_block: PSNR" in out and "ground truth (24 views)" in out
     assert decoded(tmp_path / "output" / "turning_block.mp4", 64, 64).shape[0] == 24
-    video = decoded(tmp_path / "output" / "turning_block_comparison.mp4", 256, 768)
+    video = decoded(tmp_path / "output" / "turning_block_comparison.mp4", 280, 768)
     pngs = [load_png(path) for path in sorted((tmp_path / "output").glob("*_comparison.png"))]
     assert video.shape[0] == len(pngs) == 24
     for index in (0, 13, 23):
@@ -236,7 +236,7 @@ def test_training_files_are_compared_with_their_images(command, tmp_path):
     save_h5(random_scene(12), tmp_path / "a.h5", images=images)
     status, out, _ = command(RENDER, "a.h5", "--output_dir", "out")
     assert status == 0 and "a: PSNR" in out
-    truth = load_png(tmp_path / "out" / "a_view_0_comparison.png")[:, 256:512]
+    truth = load_png(tmp_path / "out" / "a_view_0_comparison.png")[TITLE_HEIGHT:, 256:512]
     assert truth.shape == (256, 256, 3)
     assert (truth == [0, 128, 0]).all()
 
