@@ -28,20 +28,12 @@ import jax
 import numpy as np
 import pytest
 
+from rf_jax.images.lpips import VGG_LAYERS
 from rf_jax.models import VARIANTS
 from rf_jax.weights.random_weights import random_variables
 
 # A shell starts what runs in the background deaf to Ctrl-C, and so would be the tests' commands.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-VGG_LAYERS = {
-    1: (3, 64, 64),
-    2: (64, 128, 128),
-    3: (128, 256, 256, 256),
-    4: (256, 512, 512, 512),
-    5: (512, 512, 512, 512),
-}
-"""Channels of the five blocks of VGG-16."""
 
 
 @pytest.fixture(scope="module")

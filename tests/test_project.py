@@ -35,8 +35,8 @@ RANKS = (
     ("models", "images"),
     ("scene", "weights"),
     ("rendering", "datagen", "training"),
-    ("studies",),
-    ("commands", "evaluate"),
+    ("studies", "planning"),
+    ("commands", "evaluate", "plan"),
 )
 """The modules of rf_jax (a package counts as one); each imports from its own rank or those above
 it in this list."""

