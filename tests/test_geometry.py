@@ -1,7 +1,10 @@
 """Cameras and rays."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,3 +76,10 @@ def test_hilbert_neighbours_are_near():
 
 def test_hilbert_order_of_points_in_one_cell_is_theirs():
     assert hilbert_order(np.ones((5, 3))).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("case", ["box", "flat", "two", "one"])
+def test_the_hilbert_order_of_renderformer_v2(case):
+    golden = np.load(Path(__file__).parent / "data" / "goldens_v2" / "data" / "hilbert.npz")
+    order = hilbert_order(golden[f"{case}_points"])
+    np.testing.assert_array_equal(order, golden[f"{case}_order"])

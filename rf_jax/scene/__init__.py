@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 from rf_jax.errors import InputError, prefix_errors
+from rf_jax.files import read_json
 from rf_jax.scene.dataset import H5_FILES
 from rf_jax.scene.description import load_scene_description, parse_scene_description
+from rf_jax.scene.description_v2 import refuse_v2
 from rf_jax.scene.h5 import load_attributes, load_h5, load_images, save_h5
 from rf_jax.scene.triangles import build_scene
 from rf_jax.scene.validate import validate_scene
@@ -57,9 +59,10 @@ def load_scene(path: str | Path) -> Scene:
             f"{path}: expected a scene file ending in .json, .h5 or .hdf5, or a bundled scene "
             f"({', '.join(bundled_scene_names())})"
         )
-    description = load_scene_description(path)
+    value = read_json(path)
     with prefix_errors(str(path)):
-        return build_scene(description, path.parent)
+        refuse_v2(value)
+        return build_scene(parse_scene_description(value), path.parent)
 
 
 def find_scene_files(source: str | Path) -> list[Path]:

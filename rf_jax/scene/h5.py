@@ -182,6 +182,11 @@ def _check_images_values(images: np.ndarray) -> None:
 
 
 def _read(file: h5py.File, path: str | Path) -> Scene:
+    if has_dataset(file, "light_strength"):
+        raise InputError(
+            "light_strength: a processed scene of RenderFormer V2, which only weights of V2 read; "
+            "give such weights, or a scene of V1"
+        )
     datasets = {field: numeric_dataset(file, name) for field, name in DATASETS.items()}
     fov = datasets["fov_degrees"]
     if len(fov.shape) == 2 and fov.shape[1] == 1:

@@ -168,9 +168,21 @@ def rotation_xyz(degrees: np.ndarray) -> np.ndarray:
     return matrix
 
 
+def shade(mesh: trimesh.Trimesh, smooth: bool) -> trimesh.Trimesh:
+    """Gives faces the vertices, and so the normals, of smooth or of flat shading."""
+    return smooth_shade(mesh) if smooth else flat_shade(mesh)
+
+
 def smooth_shade(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """Separates faces that meet at a crease; other neighbours share vertices and normals."""
     return trimesh.graph.smooth_shade(mesh, angle=math.radians(CREASE_ANGLE_DEGREES))
+
+
+def merge_vertices(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Faces that have vertices of their own at the same place share one."""
+    merged = _mesh(mesh.vertices, mesh.faces)
+    merged.merge_vertices()
+    return merged
 
 
 def flat_shade(mesh: trimesh.Trimesh) -> trimesh.Trimesh:

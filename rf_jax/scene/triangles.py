@@ -54,7 +54,10 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
 
 
 def build_scene(
-    description: SceneDescription, folder: str | Path, load_mesh: LoadMesh = read_mesh
+    description: SceneDescription,
+    folder: str | Path,
+    load_mesh: LoadMesh = read_mesh,
+    quantize: bool = True,
 ) -> Scene:
     """Loads, places, shades and colours the objects of a description.
 
@@ -63,6 +66,7 @@ def build_scene(
       folder: folder that the mesh paths are relative to.
       load_mesh: returns the mesh at a path. Generated scenes give a function of their own, because
         their meshes are not in files.
+      quantize: whether diffuse reflectances have 8 bits, as RenderFormer V1 learned them.
 
     Returns:
       An unbatched scene of NumPy float32 arrays, one texture value per triangle, no mask.
@@ -77,12 +81,26 @@ def build_scene(
             path = Path(folder) / scene_object.mesh_path
             faces = scene_object.remesh_target_face_num if scene_object.remesh else None
             parts[name] = place_mesh(
-                load_mesh(path), scene_object.transform, scene_object.material, faces, path
+                load_mesh(path),
+                scene_object.transform,
+                scene_object.material,
+                faces,
+                path,
+                quantize,
             )
             count += len(parts[name].triangles)
-            if count > MAX_TRIANGLES:
-                raise InputError(f"expected at most {MAX_TRIANGLES:,} triangles in all objects")
+            check_count(count)
     return assemble(parts, description.cameras)
+
+
+def check_count(count: int) -> None:
+    """Checks the number of triangles of a scene.
+
+    Raises:
+      InputError: there are more than `MAX_TRIANGLES`.
+    """
+    if count > MAX_TRIANGLES:
+        raise InputError(f"expected at most {MAX_TRIANGLES:,} triangles in all objects")
 
 
 def place_mesh(
@@ -91,6 +109,7 @@ def place_mesh(
     material: Material,
     remesh_faces: int | None,
     source: str | Path,
+    quantize: bool = True,
 ) -> Triangles:
     """The triangles of one object of a scene, which does not change its mesh.
 
@@ -100,6 +119,7 @@ def place_mesh(
       material: what it is made of.
       remesh_faces: about how many faces it is remeshed to before it is placed; None for not at all.
       source: name of the mesh's file, for messages.
+      quantize: as in `build_scene`.
 
     Raises:
       InputError: the mesh cannot be normalised or remeshed, or all its triangles are degenerate.
@@ -112,8 +132,9 @@ def place_mesh(
         mesh = meshes.apply_transform(
             mesh, transform.rotation, transform.scale, transform.translation
         )
-        mesh = meshes.smooth_shade(mesh) if material.smooth_shading else meshes.flat_shade(mesh)
-        triangles, texture = mesh.triangles.view(np.ndarray), _texture_values(mesh, material)
+        mesh = meshes.shade(mesh, material.smooth_shading)
+        triangles = mesh.triangles.view(np.ndarray)
+        texture = _texture_values(mesh, material, quantize)
         return Triangles(
             *drop_undefined_normals(triangles, meshes.corner_normals(mesh), texture, source)
         )
@@ -138,7 +159,7 @@ def assemble(parts: Mapping[str, Triangles], cameras: Sequence[Camera]) -> Scene
         vertex_normals=normals,
         texture=texture,
         valid_mask=None,
-        camera_to_world=_cameras_to_world(cameras),
+        camera_to_world=cameras_to_world(cameras),
         fov_degrees=np.array([camera.fov for camera in cameras], np.float32),
         objects=np.repeat(np.arange(len(parts), dtype=np.int32), counts),
         object_names=tuple(parts),
@@ -169,11 +190,12 @@ def drop_undefined_normals(
     return triangles[keep], normals[keep], texture[keep]
 
 
-def _texture_values(mesh: trimesh.Trimesh, material: Material) -> np.ndarray:
-    """Material channels [F, 13] of the faces; diffuse has 8 bits, as in the published files."""
+def _texture_values(mesh: trimesh.Trimesh, material: Material, quantize: bool) -> np.ndarray:
+    """Material channels [F, 13] of the faces."""
     values = np.empty((len(mesh.faces), NUM_CHANNELS))
     if material.rand_tri_diffuse_seed is None:
-        values[:, DIFFUSE] = quantized(material.diffuse)
+        diffuse = np.clip(material.diffuse, 0, 1)
+        values[:, DIFFUSE] = quantized(diffuse) if quantize else diffuse
     else:
         colors = meshes.random_colors(
             mesh,
@@ -189,8 +211,12 @@ def _texture_values(mesh: trimesh.Trimesh, material: Material) -> np.ndarray:
     return values
 
 
-def _cameras_to_world(cameras: Sequence[Camera]) -> np.ndarray:
-    """Camera matrices [V, 4, 4], float32."""
+def cameras_to_world(cameras: Sequence[Camera]) -> np.ndarray:
+    """Camera matrices [V, 4, 4], float32.
+
+    Raises:
+      InputError: a camera looks nowhere; names it.
+    """
     matrices = []
     for i, camera in enumerate(cameras):
         with prefix_errors(f"cameras[{i}]"):

@@ -86,8 +86,8 @@ def validate_shapes(scene: Scene, names: Mapping[str, str] | None = None) -> Non
         if array is None and field in _OPTIONAL:
             continue
         name = (names or {}).get(field, field)
-        _check_dtype(name, array, _OPTIONAL.get(field, "floating-point"))
-        _check_shape(name, array, allowed, sizes)
+        check_dtype(name, array, _OPTIONAL.get(field, "floating-point"))
+        check_shape(name, array, allowed, sizes)
 
 
 def validate_values(scene: Scene, names: Mapping[str, str] | None = None) -> None:
@@ -109,45 +109,52 @@ def validate_values(scene: Scene, names: Mapping[str, str] | None = None) -> Non
         values = np.asarray(getattr(scene, field))
         values = values.reshape(-1, *values.shape[num_lead_axes:])
         values = values if mask is None else values[mask.reshape(-1)]
-        _check(name[field], values, np.isfinite, "finite values")
+        check_values(name[field], values, np.isfinite, "finite values")
         if field == "texture":
             _check_materials(name[field], values)
-    _check_cameras(name["camera_to_world"], np.asarray(scene.camera_to_world))
+    check_cameras(name["camera_to_world"], np.asarray(scene.camera_to_world))
     fov = np.asarray(scene.fov_degrees)
-    _check(name["fov_degrees"], fov, lambda x: (x > 0) & (x < 180), "degrees in (0, 180)")
+    check_values(name["fov_degrees"], fov, lambda x: (x > 0) & (x < 180), "degrees in (0, 180)")
 
 
 def _check_materials(name: str, texture: np.ndarray) -> None:
     """`texture` is [N, 13] or [N, 13, T, T]."""
-    _check(name, texture, lambda x: x >= 0, "values >= 0")
+    check_values(name, texture, lambda x: x >= 0, "values >= 0")
     roughness = texture[:, ROUGHNESS]
-    _check(name, roughness, lambda x: x <= ROUGHNESS_LIMIT, "roughness in [0, 1]")
+    check_values(name, roughness, lambda x: x <= ROUGHNESS_LIMIT, "roughness in [0, 1]")
 
 
-def _check_cameras(name: str, cameras: np.ndarray) -> None:
-    _check(name, cameras, np.isfinite, "finite values")
+def check_cameras(name: str, cameras: np.ndarray) -> None:
+    """Checks that cameras [..., 4, 4] are rigid motions."""
+    check_values(name, cameras, np.isfinite, "finite values")
     cameras = cameras.astype(np.float64)
-    _check(name, cameras[..., 3, :], lambda x: x == [0, 0, 0, 1], "a last row of 0, 0, 0, 1")
+    check_values(name, cameras[..., 3, :], lambda x: x == [0, 0, 0, 1], "a last row of 0, 0, 0, 1")
     rotation = cameras[..., :3, :3]
     gram = np.swapaxes(rotation, -1, -2) @ rotation
-    _check(
+    check_values(
         name,
         np.abs(gram - np.eye(3)).max(axis=(-1, -2)),
         lambda error: error <= ROTATION_TOLERANCE,
         f"rotations orthonormal to {ROTATION_TOLERANCE}",
         "deviation",
     )
-    _check(name, np.linalg.det(rotation), lambda x: x > 0, "rotations", "mirroring, determinant")
+    check_values(
+        name, np.linalg.det(rotation), lambda x: x > 0, "rotations", "mirroring, determinant"
+    )
 
 
-def _check(name: str, values: np.ndarray, holds: Any, expected: str, what: str = "value") -> None:
+def check_values(
+    name: str, values: np.ndarray, holds: Any, expected: str, what: str = "value"
+) -> None:
+    """Checks values [...] one by one; `holds` tells for an array which of its values are right."""
     valid = holds(values)
     if not valid.all():
         bad = values[~valid]
         raise InputError(f"{name}: expected {expected}, found {what} {bad[0]} ({bad.size} in all)")
 
 
-def _check_dtype(name: str, array: Any, expected: str) -> None:
+def check_dtype(name: str, array: Any, expected: str) -> None:
+    """Checks the kind of an array: "floating-point", "integer" or "bool"."""
     dtype = getattr(array, "dtype", None)
     if dtype is None:
         raise InputError(f"{name}: expected an array, found {type(array).__name__}")
@@ -155,7 +162,7 @@ def _check_dtype(name: str, array: Any, expected: str) -> None:
         raise InputError(f"{name}: expected {expected} values, found {dtype}")
 
 
-def _check_shape(name: str, array: Any, allowed: list[tuple], sizes: dict[str, int]) -> None:
+def check_shape(name: str, array: Any, allowed: list[tuple], sizes: dict[str, int]) -> None:
     """Checks a shape against patterns of numbers and names of axes.
 
     `sizes` holds the sizes of the axes that are known by name, and gains those of this shape.
