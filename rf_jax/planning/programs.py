@@ -6,6 +6,7 @@ kernels by timing them, and the working memory that cuDNN asks for.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import tempfile
 from collections.abc import Iterator
@@ -16,18 +17,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rf_jax.errors import InputError
 from rf_jax.images.lpips import Perceptual, write_blank_weights
-from rf_jax.images.radiance import linear_radiance
 from rf_jax.models import RenderFormer, RenderFormerConfig, init_variables
 from rf_jax.planning.gpus import Gpu
 from rf_jax.planning.hlo import parse_module
 from rf_jax.planning.memory import activation_bytes, tree_bytes
 from rf_jax.planning.roofline import Roofline, roofline
 from rf_jax.rendering.preprocess import prepare_scene
+from rf_jax.rendering.sharding import (
+    BY_VIEW,
+    device_mesh,
+    encoding_specs,
+    is_worth_splitting,
+    pad_tokens,
+)
+from rf_jax.rendering.stages import cast_variables, encode, render
 from rf_jax.structs import Scene
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.data import abstract_batch
@@ -118,49 +126,49 @@ def plan_rendering(
     gpu: Gpu,
     devices: int,
 ) -> list[Plan]:
-    """Compiles both stages: a scene's on one GPU, and one view on each of the GPUs.
+    """Compiles both stages as the renderer would run them, with one view on each of the GPUs.
 
     Args:
       config: the network.
-      scene: only the number of its triangles matters.
+      scene: only the number of its triangles matters; those of a large scene are split.
       resolution: image side in pixels.
       dtype: the type of matrix products.
       gpu: what to compile for.
-      devices: number of GPUs that share the views.
+      devices: number of GPUs.
     """
-    model = RenderFormer(config, dtype)
-    found = gpu_devices(gpu, devices)
-    one, all_ = (Mesh(np.array(used), ("views",)) for used in (found[:1], found))
-    variables = jax.eval_shape(lambda: _cast(init_variables(config, jax.random.key(0)), dtype))
-
-    def encode(variables, tokens):
-        return model.apply(variables, tokens, method=RenderFormer.encode_scene)
-
-    def render(variables, encoding, camera_to_world, fov_degrees):
-        cameras = camera_to_world, fov_degrees
-        view = RenderFormer.render_view
-        image, _ = model.apply(variables, encoding, *cameras, resolution, method=view)
-        return image if config.use_ldr else linear_radiance(image)
-
-    tokens = _abstract(prepare_scene(scene, config), replicated(one))
-    weights = _abstract(variables, replicated(one))
-    lowered = jax.jit(encode).lower(weights, tokens)
-    stage_one = {"parameters": weights, "scene": tokens}
-    plans = [_plan("view-independent stage", lowered, stage_one, gpu, 1)]
-
-    encoding = _abstract(jax.eval_shape(encode, weights, tokens), replicated(all_))
-    weights = _abstract(variables, replicated(all_))
-    by_view = NamedSharding(all_, P(None, "views"))
-    cameras = _abstract(
-        (np.zeros((1, devices, 4, 4), np.float32), np.zeros((1, devices), np.float32)), by_view
+    model, found = RenderFormer(config, dtype), gpu_devices(gpu, devices)
+    variables = jax.eval_shape(
+        lambda: cast_variables(init_variables(config, jax.random.key(0)), dtype)
     )
-    specs = P(), P(), P(None, "views"), P(None, "views")
-    views = jax.shard_map(
-        render, mesh=all_, in_specs=specs, out_specs=P(None, "views"), check_vma=False
+    tokens, views_mesh = prepare_scene(scene, config), device_mesh(found)
+    split = is_worth_splitting(tokens, model, devices)
+    if split:
+        tokens = pad_tokens(tokens, config.num_register_tokens, devices)
+    mesh = views_mesh if split else device_mesh(found[:1])
+    arguments = {
+        "parameters": _abstract(variables, replicated(mesh)),
+        "scene": _abstract(tokens, replicated(mesh)),
+    }
+    program = functools.partial(encode, model, mesh=mesh)
+    lowered = jax.jit(program).lower(*arguments.values())
+    plans = [_plan("view-independent stage", lowered, arguments, gpu, mesh.size)]
+
+    encoding = jax.eval_shape(program, *arguments.values())
+    specs = encoding_specs(encoding) if split else jax.tree.map(lambda _: P(), encoding)
+    encoding = jax.tree.map(
+        lambda x, spec: _abstract(x, NamedSharding(views_mesh, spec)), encoding, specs
     )
-    lowered = jax.jit(views).lower(weights, encoding, *cameras)
-    stage_two = {"parameters": weights, "encoded scene": encoding}
-    return [*plans, _plan("one view", lowered, stage_two, gpu, devices)]
+    cameras = np.zeros((1, devices, 4, 4), np.float32), np.zeros((1, devices), np.float32)
+    arguments = {
+        "parameters": _abstract(variables, replicated(views_mesh)),
+        "encoded scene": encoding,
+    }
+    static = {"resolution": resolution, "mesh": views_mesh, "split": split}
+    program = functools.partial(render, model, **static)
+    by_view = NamedSharding(views_mesh, BY_VIEW)
+    lowered = jax.jit(program).lower(*arguments.values(), *_abstract(cameras, by_view))
+    name = f"a view of {resolution}x{resolution} on each device"
+    return [*plans, _plan(name, lowered, arguments, gpu, devices)]
 
 
 @contextlib.contextmanager
@@ -176,15 +184,6 @@ def _perceptual(config: TrainingConfig) -> Iterator[Perceptual | None]:
 
 def _abstract(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-
-def _cast(variables: dict[str, Any], dtype: Any) -> dict[str, Any]:
-    """As the renderer does: kernels in the compute type, everything else in float32."""
-
-    def cast(path, leaf):
-        return leaf.astype(dtype if path[-1].key == "kernel" else jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(cast, variables)
 
 
 def _plan(

@@ -1,5 +1,6 @@
 """The renderer: the network's two stages, compiled once per shape, from scenes to linear images."""
 
+import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,27 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from rf_jax.compilation import enable_compilation_cache
 from rf_jax.errors import InputError
-from rf_jax.images.radiance import linear_radiance
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.programs import Programs
 from rf_jax.rendering.sharding import (
     BY_VIEW,
-    constrain_encoding,
     device_mesh,
-    encoding_specs,
     first_devices,
-    gather_for_positions,
     is_split,
     is_worth_splitting,
     pad_tokens,
     put_everywhere,
-    split_model,
 )
+from rf_jax.rendering.stages import cast_variables, encode, render
 from rf_jax.scene.check import log_warnings
 from rf_jax.scene.validate import with_view_axes
 from rf_jax.structs import Scene, SceneEncoding
@@ -111,7 +107,7 @@ class Renderer:
         self._precision = precision
         self._model = RenderFormer(config, dtype)
         self._devices = first_devices(devices)
-        self._variables = jax.device_put(_cast_variables(variables, dtype), self._devices[0])
+        self._variables = jax.device_put(cast_variables(variables, dtype), self._devices[0])
         self._copies: dict[Mesh, dict[str, Any]] = {}  # the variables on several devices
         self._programs = Programs()
         self.seconds, self.program_bytes = self._programs.seconds, self._programs.program_bytes
@@ -216,16 +212,10 @@ class Renderer:
             devices = devices[:1]
         mesh = device_mesh(devices)
         arguments = self._variables_on(mesh), put_everywhere(tokens, mesh)
-        encoding = self._programs.start("view-independent", self._encode, *arguments, mesh=mesh)
+        program = functools.partial(encode, self._model)
+        encoding = self._programs.start("view-independent", program, *arguments, mesh=mesh)
         self._programs.wait()
         return encoding
-
-    def _encode(self, variables, tokens, *, mesh):
-        """The encoding of scenes, which is split over the devices of a mesh of several."""
-        split = mesh.size > 1
-        model = split_model(self._model, mesh) if split else self._model
-        encoding = model.apply(variables, tokens, method=RenderFormer.encode_scene)
-        return constrain_encoding(encoding, mesh) if split else encoding
 
     def render_views(
         self,
@@ -291,6 +281,7 @@ class Renderer:
             encoding = put_everywhere(encoding, mesh)
         variables = self._variables_on(mesh)
         batch_size = min(batch_size, -(-views // mesh.size)) * mesh.size
+        program = functools.partial(render, self._model)
         for start in range(0, views, batch_size):
             # The last batch repeats its last view, so that one program serves all batches.
             chosen = np.minimum(np.arange(start, start + batch_size), views - 1)
@@ -298,7 +289,7 @@ class Renderer:
             cameras = jax.device_put(cameras, NamedSharding(mesh, BY_VIEW))
             arguments = (variables, encoding, *cameras)
             static = {"resolution": resolution, "mesh": mesh, "split": split}
-            images = self._programs.start("view-dependent", self._render, *arguments, **static)
+            images = self._programs.start("view-dependent", program, *arguments, **static)
             yield RunningViews(images, min(batch_size, views - start))
 
     def fetch(self, views: RunningViews) -> Iterator[np.ndarray]:
@@ -320,30 +311,6 @@ class Renderer:
         if mesh not in self._copies:
             self._copies = {mesh: put_everywhere(self._variables, mesh)}
         return self._copies[mesh]
-
-    def _render(
-        self, variables, encoding, camera_to_world, fov_degrees, *, resolution, mesh, split
-    ):
-        """Images [B, V, H, W, C] of V views, of which each device of the mesh renders some."""
-        model = split_model(self._model, mesh) if split else self._model
-
-        def render(variables, encoding, camera_to_world, fov_degrees):
-            image, _ = model.apply(
-                variables,
-                gather_for_positions(encoding) if split else encoding,
-                camera_to_world,
-                fov_degrees,
-                resolution,
-                method=RenderFormer.render_view,
-            )
-            return image if self.config.use_ldr else linear_radiance(image)
-
-        if mesh.size > 1:  # every device runs the program that one device runs on its own
-            specs = P(), encoding_specs(encoding) if split else P(), BY_VIEW, BY_VIEW
-            render = jax.shard_map(
-                render, mesh=mesh, in_specs=specs, out_specs=BY_VIEW, check_vma=False
-            )
-        return render(variables, encoding, camera_to_world, fov_degrees)
 
     def _check_finite(self, image: np.ndarray) -> None:
         bad = int(image.size - np.isfinite(image).sum())
@@ -373,12 +340,3 @@ def one_behind(items: Iterable[T]) -> Iterator[T]:
 
 def _is_exact(config: RenderFormerConfig) -> bool:
     return config.view_independent.attention.exact and config.view_dependent.attention.exact
-
-
-def _cast_variables(variables: dict[str, Any], dtype: jnp.dtype) -> dict[str, Any]:
-    """Casts kernels to the compute type; norms, tokens, biases and frequencies to float32."""
-
-    def cast(path, leaf):
-        return leaf.astype(dtype if path[-1].key == "kernel" else np.float32)
-
-    return jax.tree_util.tree_map_with_path(cast, variables)

@@ -118,4 +118,4 @@ def test_a_training_step_and_a_view_are_planned():
     assert "training step on 2 x NVIDIA H100" in step and "all-reduce: each device" in step
     view = [*run, "--gpu", "rtx4090", "--render", "cornell_box", "--resolution", "64"]
     out = subprocess.run(view, capture_output=True, text=True, check=True).stdout
-    assert "view-independent stage on 1 x" in out and "one view on 2 x" in out
+    assert "view-independent stage on 1 x" in out and "a view of 64x64 on each device on 2 x" in out

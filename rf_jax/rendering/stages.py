@@ -1,0 +1,81 @@
+"""The programs of the renderer: the network's stages on the arrays of one or several devices."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from rf_jax.images.radiance import linear_radiance
+from rf_jax.models import RenderFormer
+from rf_jax.rendering.sharding import (
+    BY_VIEW,
+    constrain_encoding,
+    encoding_specs,
+    gather_for_positions,
+    split_model,
+)
+from rf_jax.structs import SceneEncoding, SceneTokens
+
+
+def cast_variables(variables: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """Casts kernels to the compute type; norms, tokens, biases and frequencies to float32."""
+
+    def cast(path, leaf):
+        return leaf.astype(dtype if path[-1].key == "kernel" else jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(cast, variables)
+
+
+def encode(
+    model: RenderFormer, variables: dict[str, Any], tokens: SceneTokens, *, mesh: Mesh
+) -> SceneEncoding:
+    """The encoding of scenes, which is split over the devices of a mesh of several."""
+    split = mesh.size > 1
+    model = split_model(model, mesh) if split else model
+    encoding = model.apply(variables, tokens, method=RenderFormer.encode_scene)
+    return constrain_encoding(encoding, mesh) if split else encoding
+
+
+def render(
+    model: RenderFormer,
+    variables: dict[str, Any],
+    encoding: SceneEncoding,
+    camera_to_world: jax.Array,
+    fov_degrees: jax.Array,
+    *,
+    resolution: int,
+    mesh: Mesh,
+    split: bool,
+) -> jax.Array:
+    """Images [B, V, H, W, C] of V views, of which each device of the mesh renders some.
+
+    Args:
+      model: the network.
+      variables: its variables, on all devices.
+      encoding: of B scenes, on all devices or split over them.
+      camera_to_world, fov_degrees: [B, V, 4, 4] and [B, V], split over the devices.
+      resolution: H and W.
+      mesh: the devices.
+      split: whether the encoding is split.
+    """
+    model = split_model(model, mesh) if split else model
+
+    def render_some(variables, encoding, camera_to_world, fov_degrees):
+        image, _ = model.apply(
+            variables,
+            gather_for_positions(encoding) if split else encoding,
+            camera_to_world,
+            fov_degrees,
+            resolution,
+            method=RenderFormer.render_view,
+        )
+        return image if model.config.use_ldr else linear_radiance(image)
+
+    if mesh.size > 1:  # every device runs the program that one device runs on its own
+        specs = P(), encoding_specs(encoding) if split else P(), BY_VIEW, BY_VIEW
+        render_some = jax.shard_map(
+            render_some, mesh=mesh, in_specs=specs, out_specs=BY_VIEW, check_vma=False
+        )
+    return render_some(variables, encoding, camera_to_world, fov_degrees)
