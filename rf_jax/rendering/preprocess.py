@@ -15,13 +15,19 @@ BUCKETS_PER_OCTAVE = 16
 BUCKET_MULTIPLE = 64
 """Every padded length is a multiple of this."""
 
+LARGEST_BUCKET_STEP = 4096
+"""Largest difference of padded lengths. Where attention takes seconds, compiling another program
+costs less than padding."""
+
 
 def bucket_length(length: int) -> int:
     """The padded sequence length: 16 lengths per octave, so that few programs serve all scenes.
 
-    Beyond 1,024 tokens padding adds 2% on average and less than 1/16 always.
+    Beyond 1,024 tokens padding adds 2% on average and less than 1/16 always, and beyond 131,072
+    tokens less still.
     """
-    step = max(2 ** (length.bit_length() - 1) // BUCKETS_PER_OCTAVE, BUCKET_MULTIPLE)
+    step = 2 ** (length.bit_length() - 1) // BUCKETS_PER_OCTAVE
+    step = min(max(step, BUCKET_MULTIPLE), LARGEST_BUCKET_STEP)
     return -(-length // step) * step
 
 

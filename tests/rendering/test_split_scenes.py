@@ -1,15 +1,20 @@
 """One scene over several devices: the triangles of a large scene, and fewer views than devices."""
 
 import dataclasses
+import functools
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from rf_jax.attention import ATTENTIONS, Attention
 from rf_jax.models import VARIANTS, RenderFormer
 from rf_jax.rendering import sharding
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.renderer import Renderer
+from rf_jax.rendering.stages import encode
 from rf_jax.studies.benchmark import random_scene
 from rf_jax.trained_on import TrainedOn
 from rf_jax.weights.random_weights import random_variables
@@ -93,6 +98,27 @@ def test_scenes_that_are_not_split(variables, config, monkeypatch):
     monkeypatch.setattr(sharding, "TOKENS_PER_DEVICE", 17)
     assert not sharding.is_worth_splitting(tokens, model, 8)
     assert sharding.is_worth_splitting(tokens, model, 7)
+
+
+def test_memory_per_device_falls_with_their_number(variables, config, optimizations):
+    """What XLA plans for a device besides the weights, with 8,192 tokens; nothing is run."""
+    model = RenderFormer(config)
+
+    def planned(count):
+        mesh = sharding.device_mesh(jax.local_devices()[:count])
+        tokens = prepare_scene(random_scene(8190), config)
+        arguments = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P())),
+            (variables, tokens),
+        )
+        program = functools.partial(encode, model, mesh=mesh)
+        sizes = jax.jit(program).lower(*arguments).compile().memory_analysis()
+        return sizes.temp_size_in_bytes, sizes.output_size_in_bytes
+
+    (temporaries, result), (temporaries_of_8, result_of_8) = planned(1), planned(8)
+    triangles = 8190 * 9 * 4  # every device has them all
+    assert result_of_8 - triangles < 0.13 * (result - triangles)
+    assert temporaries_of_8 < 0.6 * temporaries  # the keys and values of one layer are whole
 
 
 def test_an_encoding_that_another_renderer_split(variables, config):
