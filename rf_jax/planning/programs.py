@@ -101,7 +101,7 @@ def plan_training(config: TrainingConfig, gpu: Gpu, devices: int) -> Plan:
     mesh = make_mesh(
         config.fsdp, config.batch_size // config.accumulation_steps, gpu_devices(gpu, devices)
     )
-    with _perceptual(config) as perceptual:
+    with blank_perceptual(config) as perceptual:
         distance = perceptual and perceptual.distance
         steps = compile_steps(config, mesh, make_model(config, mesh), distance)
         weights = _abstract(perceptual and perceptual.params, replicated(mesh))
@@ -172,7 +172,7 @@ def plan_rendering(
 
 
 @contextlib.contextmanager
-def _perceptual(config: TrainingConfig) -> Iterator[Perceptual | None]:
+def blank_perceptual(config: TrainingConfig) -> Iterator[Perceptual | None]:
     """LPIPS with blank weights, because only their shapes matter; None if the loss has none."""
     if not config.lpips_weight:
         yield None
