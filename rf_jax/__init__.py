@@ -10,7 +10,10 @@ The names below are imported when they are first used, so `import rf_jax` itself
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+from rf_jax.interrupts import end_the_process
 
 if TYPE_CHECKING:
     from rf_jax.errors import InputError
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from rf_jax.scene import load_scene
     from rf_jax.scene.builder import SceneBuilder
     from rf_jax.structs import Scene
+
+if sys.argv[:1] == ["-m"]:  # Python is about to run a module of this package as a command.
+    end_the_process()
 
 __version__ = "0.1.0"
 

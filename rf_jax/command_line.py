@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from rf_jax import __version__
 from rf_jax.errors import InputError, one_line, printable
+from rf_jax.interrupts import raise_an_error
 
 BROKEN_PIPE = 141
 """Exit status of a process that SIGPIPE ended, as shells report it."""
@@ -100,6 +101,7 @@ def run_command_line(
     line then has `memory_advice`); 130 after an interrupt by the user. If the output cannot be
     written, it is 141 after its reader has gone (`| head`), else 1 with a line that says why.
     """
+    raise_an_error()
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
     logging.basicConfig(handlers=[handler])

@@ -282,6 +282,35 @@ def test_interrupts_end_quietly(arguments, seconds, tmp_path):
     assert errors == "" and run.returncode in (130, -signal.SIGINT)
 
 
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for folder in ("studies", "weights", "datagen")
+    for path in sorted((ROOT / "rf_jax" / folder).glob("*.py"))
+    if "run_command_line(main)" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_an_interrupt_while_a_module_imports_ends_it_quietly(module, tmp_path):
+    """Ctrl-C comes when NumPy is imported, which is the first slow import of all of them."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'numpy':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
+
+
 def test_workers_are_deaf_to_interrupts(tmp_path):
     """Ctrl-C reaches every process of a terminal, here while workers import their modules."""
     options = ("--config", "data_tiny", "--config.num_scenes=500", "--dry_run")

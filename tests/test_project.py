@@ -23,6 +23,7 @@ GROUND = (
     "files",
     "geometry",
     "hdf5",
+    "interrupts",
     "precision",
     "processes",
     "schema",

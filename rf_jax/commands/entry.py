@@ -5,11 +5,11 @@ it in the same way at any time.
 """
 
 import importlib
-import signal
 from collections.abc import Callable
 from types import ModuleType
 
 from rf_jax.command_line import run_command_line
+from rf_jax.interrupts import end_the_process, raise_an_error
 
 
 def _command(module: str, *memory_advice: str) -> Callable[[], None]:
@@ -19,16 +19,10 @@ def _command(module: str, *memory_advice: str) -> Callable[[], None]:
 
 
 def _imported(module: str) -> ModuleType:
-    """The module; Ctrl-C during its import just ends the process.
-
-    Libraries that are being imported may lose a KeyboardInterrupt, or turn it into other errors.
-    """
-    handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if handled:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """The module; Ctrl-C during its import just ends the process (see `rf_jax.interrupts`)."""
+    end_the_process()
     imported = importlib.import_module(module)
-    if handled:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_an_error()
     return imported
 
 
