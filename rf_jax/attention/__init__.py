@@ -9,6 +9,9 @@ An `AttentionFn` computes a weighted mean of the values for every query:
     key_lengths: [B] int32, or None. Only the first key_lengths[b] keys of row b take part; with
                  None, all keys do. A row of length 0 gives zeros.
 
+A function that is declared to read sinks takes these as its fifth argument, `Sinks` or None: they
+are the first tokens of a sequence, and treated apart.
+
 The scores are query . key / sqrt(hd). Statistics and sums are float32, and the result has the type
 of query.
 
@@ -32,12 +35,13 @@ from rf_jax.attention.auto import AUTO
 from rf_jax.attention.dot_product import DOT_PRODUCT
 from rf_jax.attention.flash import FLASH
 from rf_jax.attention.performer import PERFORMER
-from rf_jax.attention.registry import Attention, AttentionFn
+from rf_jax.attention.registry import Attention, AttentionFn, Sinks
+from rf_jax.attention.sliding_sink import SLIDING_SINK
 from rf_jax.errors import InputError
 
-__all__ = ["ATTENTIONS", "Attention", "AttentionFn", "get_attention", "parse_attention"]
+__all__ = ["ATTENTIONS", "Attention", "AttentionFn", "Sinks", "get_attention", "parse_attention"]
 
-ATTENTIONS = {attention.name: attention for attention in (AUTO, DOT_PRODUCT, FLASH, PERFORMER)}
+ATTENTIONS = {attention.name: attention for attention in (AUTO, DOT_PRODUCT, FLASH, PERFORMER, SLIDING_SINK)}
 
 
 def get_attention(name: str, options: tuple[Any, ...] = ()) -> Attention:

@@ -32,22 +32,39 @@ def dot_product_attention(
 
     Derivatives are available in reverse mode only.
     """
+    return dot_product_attention_with_log_sum_exp(query, key, value, key_lengths)[0]
+
+
+def dot_product_attention_with_log_sum_exp(
+    query: jax.Array, key: jax.Array, value: jax.Array, key_lengths: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """`dot_product_attention`, and the log-sum-exp of the scaled scores; both are differentiable.
+
+    Returns:
+      out [B, T, nh, hd] and log_sum_exp [B, nh, T] in float32 at least, both 0 in rows without
+      keys.
+    """
     if key_lengths is None:
         key_lengths = jnp.full((key.shape[0],), key.shape[1], jnp.int32)
     blocks = split_blocks(query, QUERY_BLOCK), *(split_blocks(x, KEY_BLOCK) for x in (key, value))
-    return join_blocks(_attention(*blocks, key_lengths), query.shape[1])
+    out, log_sums = (join_blocks(x, query.shape[1]) for x in _attention(*blocks, key_lengths))
+    return out, log_sums[..., 0].transpose(0, 2, 1)
 
 
 @jax.custom_vjp
 def _attention(queries, keys, values, key_lengths):
-    """Attention of blocks [blocks, B, nh, t, hd] of queries to blocks of keys and values."""
+    """Attention of blocks [blocks, B, nh, t, hd] of queries to blocks of keys and values.
+
+    Returns:
+      the result, and the log-sum-exps of the scores [blocks, B, nh, t, 1].
+    """
     return _forward(queries, keys, values, key_lengths)[0]
 
 
 def _forward(queries, keys, values, key_lengths):
-    """Returns the result, and what `_backward` reads: all arrays and log-sum-exps of scores."""
+    """Returns the results, and what `_backward` reads: all arrays and the results."""
     out, log_sums = lax.map(lambda query: _attend(query, keys, values, key_lengths), queries)
-    return out, (queries, keys, values, key_lengths, out, log_sums)
+    return (out, log_sums), (queries, keys, values, key_lengths, out, log_sums)
 
 
 def _attend(query, keys, values, key_lengths):
@@ -86,12 +103,14 @@ def _attend(query, keys, values, key_lengths):
     return (out / jnp.where(total > 0, total, 1)).astype(query.dtype), log_sum
 
 
-def _backward(saved, gradient):
-    """Gradients of the queries, keys and values, from that of the result."""
+def _backward(saved, gradients):
+    """Gradients of the queries, keys and values, from those of the results."""
     queries, keys, values, key_lengths, out, log_sums = saved
+    gradient, log_sums_gradient = gradients
     dtype = jnp.promote_types(queries.dtype, jnp.float32)
     # The gradient of the softmax needs this sum per query (FlashAttention-2, algorithm 2).
     inner = (gradient.astype(dtype) * out.astype(dtype)).sum(-1, keepdims=True)
+    inner -= log_sums_gradient
     by_query = queries, gradient, log_sums, inner
 
     def key_step(query_gradients, block):

@@ -9,11 +9,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from flax import struct
 
 from rf_jax import schema
 
 AttentionFn = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]
 """attention_fn(query, key, value, key_lengths); see `rf_jax.attention` for the contract."""
+
+
+@struct.dataclass
+class Sinks:
+    """The first tokens of each sequence, where they stand apart: all others read them.
+
+    Attributes:
+      lengths: [B] int32, how many of the tokens are sinks.
+      most: an upper bound of the lengths, known when a program is traced.
+    """
+
+    lengths: jax.Array
+    most: int = struct.field(pytree_node=False)
 
 
 def exact_flops(queries: int, keys: int, width: int, num_heads: int, options: Any) -> float:
@@ -55,8 +69,10 @@ class Attention:
         layer are split when they reach it; the layer gathers them. None if every device has all.
       token_order: whether neighbouring tokens should be near to each other in space; triangles are
         then sorted along a Hilbert curve.
+      reads_sinks: whether `function` takes `Sinks` as its fifth argument, or None. Such a function
+        is for tokens that attend to themselves, in the view-independent stage.
       flops: gives the number of floating-point operations for (queries, keys, width, num_heads,
-        options); see `exact_flops`.
+        options), see `exact_flops`, and the number of sinks if the function reads them.
       redraw: draws its random constants anew during training; takes the network's whole tree of
         constants and a key, and returns the new tree.
       torch_names: the names of variables in PyTorch files, after the name of the attention module.
@@ -74,7 +90,8 @@ class Attention:
     sums_keys: bool = False
     context_axis: str | None = None
     token_order: bool = False
-    flops: Callable[[int, int, int, int, Any], float] = exact_flops
+    reads_sinks: bool = False
+    flops: Callable[..., float] = exact_flops
     redraw: Callable[[Any, jax.Array], Any] | None = None
     torch_names: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     recognize: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None
