@@ -252,17 +252,17 @@ class SceneEncoding:
     Attributes:
       tokens: [B, R + N, D] float32, the result of the view-independent stage.
       keys, values: [L, B, R + N, nh, hd] for the cross attention of the view-dependent stage; keys
-        are normed, but not rotated. None with NeRF positions, because these are added before the
-        projection and change with the view.
-      triangles: [B, N, 3, 3] in world space.
-      num_triangles: [B] int32, how many triangles are real.
+        are normed, but not rotated unless they are in world space, as in V2. None with NeRF
+        positions, because these are added before the projection and change with the view.
+      triangles: [B, N, 3, 3] in world space; None where no view needs them.
+      num_tokens: [B] int32, how many of the tokens are real; these come first.
     """
 
     tokens: jax.Array
     keys: jax.Array | None
     values: jax.Array | None
-    triangles: jax.Array
-    num_triangles: jax.Array
+    triangles: jax.Array | None
+    num_tokens: jax.Array
 
 
 @struct.dataclass

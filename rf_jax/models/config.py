@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from rf_jax import schema, trained_on
 from rf_jax.attention import ATTENTIONS, Attention, get_attention
 from rf_jax.errors import InputError
+from rf_jax.models.config_v2 import PE_TYPE, V2Config, joined_keys, split_keys
 from rf_jax.schema import Limit
 
 NormType = Literal["rms_norm", "layer_norm"]
@@ -60,8 +61,9 @@ class RenderFormerConfig:
     qk_norm: bool = True  # the same in the view-dependent stage
     bias: bool = False  # in the linear layers of both transformers
 
-    pe_type: Literal["rope", "nerf"] = "rope"  # how tokens learn where triangles are
-    # Frequencies per coordinate with NeRF encoding, and twice that number with RoPE.
+    # How tokens learn where triangles are; "rope_only_center" is that of V2, and needs `v2`.
+    pe_type: Literal["rope", "nerf", "rope_only_center"] = "rope"
+    # Frequencies per coordinate with NeRF encoding, and twice that number with V1's RoPE.
     vertex_pe_num_freqs: Size = 12
     rope_double_max_freq: bool = False  # see `rf_jax.models.encodings.rope_frequencies`
 
@@ -98,6 +100,7 @@ class RenderFormerConfig:
     # The options of attention functions, where they differ from their defaults. In files and
     # configurations each option is a key of its own, NAME_OPTION.
     attention_options: tuple[Any, ...] = ()
+    v2: V2Config | None = None  # what only RenderFormer V2 has; its fields are keys of their own too
 
     def __post_init__(self):
         for name, hint in _own_hints().items():
@@ -106,6 +109,13 @@ class RenderFormerConfig:
         object.__setattr__(self, "attention_options", options)
         for name in (self.view_independent_attention, self.view_dependent_attention):
             get_attention(name)
+        if get_attention(self.view_dependent_attention).reads_sinks:
+            raise InputError(
+                f"view_dependent_attention: {self.view_dependent_attention} is for tokens that "
+                "attend to themselves, in the view-independent stage; auto serves this one"
+            )
+        if (self.v2 is None) != (self.pe_type != PE_TYPE):
+            raise InputError(f'pe_type: "{PE_TYPE}" and v2 need each other')
         self._check_heads("latent_dim", self.view_independent)
         self._check_heads("view_transformer_latent_dim", self.view_dependent)
         self._check_decoder()
@@ -123,7 +133,7 @@ class RenderFormerConfig:
             norm_type=self.norm_type,
             qk_norm_type=self.norm_type if self.view_indep_qk_norm else "none",
             use_bias=self.bias,
-            rope_dim=self.vertex_pe_num_freqs if self.pe_type == "rope" else 0,
+            rope_dim=self._rope_dim,
             rotate_values=self.rotate_values,
             attention=get_attention(self.view_independent_attention, self.attention_options),
         )
@@ -132,7 +142,7 @@ class RenderFormerConfig:
     def view_dependent(self) -> "TransformerConfig":
         """The transformer of the view-dependent stage."""
         width, num_heads = self.view_transformer_latent_dim, self.view_transformer_n_heads
-        rope_dim = self.vertex_pe_num_freqs if self.pe_type == "rope" else 0
+        most = width // num_heads // (2 * self.position_size) * 2
         return TransformerConfig(
             width=width,
             depth=self.view_transformer_n_layers,
@@ -142,10 +152,26 @@ class RenderFormerConfig:
             norm_type=self.norm_type,
             qk_norm_type=self.norm_type if self.qk_norm else "none",
             use_bias=self.bias,
-            rope_dim=min(rope_dim, width // num_heads // 18 * 2),
+            rope_dim=min(self._rope_dim, most),
             rotate_values=self.rotate_values,
             attention=get_attention(self.view_dependent_attention, self.attention_options),
         )
+
+    @property
+    def _rope_dim(self) -> int:
+        if self.v2 is not None:
+            return self.v2.intra_rope_pe_num_freqs
+        return self.vertex_pe_num_freqs if self.pe_type == "rope" else 0
+
+    @property
+    def position_size(self) -> int:
+        """Numbers by which RoPE turns a token: of three vertices, or in V2 of their centre."""
+        return 9 if self.v2 is None else 3
+
+    @property
+    def encoder_norm_eps(self) -> float | None:
+        """Epsilon of the norms of encoders; None for PyTorch's default."""
+        return None if self.v2 is None else self.v2.encoder_norm_eps
 
     @property
     def windowed(self) -> bool:
@@ -182,19 +208,23 @@ class RenderFormerConfig:
         """
         if not isinstance(values, dict):
             raise InputError(f"expected a flat JSON object, found {type(values).__name__}")
+        v2, values = split_keys(values)
         own, hints = _own_hints(), cls.flat_hints()
         for key in values.keys() - hints.keys():
             _check_other_key(key, values[key], hints.keys())
         parsed = {k: schema.parse(hints[k], v, k) for k, v in values.items() if k in hints}
         options = [a.parse_options(parsed) for a in ATTENTIONS.values() if a.options is not None]
         parsed = {k: v for k, v in parsed.items() if k in own}
-        return cls(**parsed, attention_options=tuple(options))
+        return cls(**parsed, attention_options=tuple(options), v2=v2)
 
     def to_dict(self) -> dict[str, Any]:
         """The flat object for a `config.json`, as the published loaders read it."""
         values, ours = self.to_flat(), RenderFormerConfig().to_flat()
         ours = {k: v for k, v in ours.items() if k in _OURS or k not in _own_hints()}
-        values = {k: v for k, v in values.items() if k not in ours or v != ours[k]} | _FIXED
+        if self.v2 is not None:
+            values = joined_keys(self.v2, values)
+        values = {k: v for k, v in values.items() if k not in ours or v != ours[k]}
+        values |= _FIXED if self.v2 is None else {}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(values.items())}
 
     def to_flat(self) -> dict[str, Any]:
@@ -202,7 +232,7 @@ class RenderFormerConfig:
         values = {name: getattr(self, name) for name in _own_hints()}
         for attention in ATTENTIONS.values():
             values |= attention.with_options(self.attention_options).option_values()
-        return values
+        return values if self.v2 is None else values | schema.to_dict(self.v2)
 
     @classmethod
     def flat_hints(cls) -> dict[str, Any]:
@@ -217,9 +247,11 @@ class RenderFormerConfig:
         if width % heads or (width // heads) % 2:
             raise InputError(f"{name}: {width} does not split into {heads} heads of even width")
         head_dim = width // heads
-        if self.pe_type == "rope" and (rope_dim % 2 or rope_dim == 0 or 9 * rope_dim > head_dim):
+        most = head_dim // self.position_size
+        if self.pe_type != "nerf" and (rope_dim % 2 or rope_dim == 0 or rope_dim > most):
+            key = "vertex_pe_num_freqs" if self.v2 is None else "intra_rope_pe_num_freqs"
             raise InputError(
-                f"vertex_pe_num_freqs: RoPE needs an even number from 2 to {head_dim // 9} for "
+                f"{key}: RoPE needs an even number from 2 to {most} for "
                 f"heads of {head_dim} ({name} {width} / {heads} heads), found {rope_dim}"
             )
 
@@ -308,9 +340,9 @@ _OURS = {
 
 @functools.cache
 def _own_hints() -> dict[str, Any]:
-    """The types of all fields except `attention_options`; these fields are keys of files."""
+    """The types of the fields that are keys of files: all but `attention_options` and `v2`."""
     hints = typing.get_type_hints(RenderFormerConfig, include_extras=True)
-    del hints["attention_options"]
+    del hints["attention_options"], hints["v2"]
     return hints
 
 
@@ -347,6 +379,14 @@ VARIANTS = {
         dpt_out_channels=(256, 512, 1024, 1024),
         dpt_out_layers=(2, 5, 8, 11),
     ),
+    "v2_200m": RenderFormerConfig(
+        pe_type=PE_TYPE,
+        texture_encode_patch_size=4,
+        turn_to_cam_coord=False,
+        view_independent_attention="sliding_sink",
+        view_transformer_use_swin_attn=True,
+        v2=V2Config(),
+    ),
     "testing": RenderFormerConfig(
         latent_dim=36,
         num_layers=2,
@@ -363,4 +403,4 @@ VARIANTS = {
         dpt_out_channels=(2, 3, 4, 6),
     ),
 }
-"""The published networks, and one that is small enough for tests and smoke pictures."""
+"""The published networks of both generations, and one that is small enough for tests and smoke pictures."""

@@ -17,7 +17,8 @@ from rf_jax.geometry import (
 from rf_jax.models.config import RenderFormerConfig, TransformerConfig
 from rf_jax.models.view_dependent import ViewDependentStage, patch_centers
 from rf_jax.models.view_independent import ViewIndependentStage, token_positions
-from rf_jax.structs import SceneEncoding, SceneTokens
+from rf_jax.models.view_independent_v2 import ViewIndependentStageV2, smallest_scene
+from rf_jax.structs import SceneEncoding, SceneTokens, SceneTokensV2
 
 
 class RenderFormer(nn.Module):
@@ -41,15 +42,21 @@ class RenderFormer(nn.Module):
         config = self.config
         first = _with_attention(config.view_independent, self.view_independent_attention)
         second = _with_attention(config.view_dependent, self.view_dependent_attention)
-        self.view_independent = ViewIndependentStage(config, first, self.dtype, self.remat)
+        stage = ViewIndependentStage if config.v2 is None else ViewIndependentStageV2
+        self.view_independent = stage(config, first, self.dtype, self.remat)
         self.view_dependent = ViewDependentStage(config, second, self.dtype, self.remat)
 
-    def encode_scene(self, scene: SceneTokens) -> SceneEncoding:
+    def encode_scene(self, scene: SceneTokens | SceneTokensV2) -> SceneEncoding:
         """Runs all that depends on the scene only.
 
         That is the view-independent stage, where triangles exchange light, and with RoPE the keys
-        and values that the view-dependent stage makes of its result.
+        and values that the view-dependent stage makes of its result. V2 networks rotate the keys
+        here too, because their view-dependent stage works in world space.
         """
+        if self.config.v2 is not None:
+            tokens, positions, lengths = self.view_independent(scene)
+            keys, values = self.view_dependent.project_context(tokens, positions)
+            return SceneEncoding(tokens, keys, values, None, lengths)
         positions = self._positions(scene.triangles, scene.num_triangles)
         batch, padded = scene.triangles.shape[:2]
         tokens = self.view_independent(
@@ -61,7 +68,8 @@ class RenderFormer(nn.Module):
         keys = values = None
         if self.config.pe_type == "rope":
             keys, values = self.view_dependent.project_context(tokens)
-        return SceneEncoding(tokens, keys, values, scene.triangles, scene.num_triangles)
+        num_tokens = scene.num_triangles + self.config.num_register_tokens
+        return SceneEncoding(tokens, keys, values, scene.triangles, num_tokens)
 
     def render_view(
         self,
@@ -88,11 +96,7 @@ class RenderFormer(nn.Module):
         """
         batch, views = fov_degrees.shape
         rotation, origin = camera_to_world[..., :3, :3], camera_to_world[..., :3, 3]
-        triangles = jnp.broadcast_to(
-            encoding.triangles[:, None], (batch, views, *encoding.triangles.shape[1:])
-        )
         if self.config.turn_to_cam_coord:
-            triangles = world_to_camera_points(triangles, camera_to_world[:, :, None, None])
             rotation = jnp.broadcast_to(jnp.eye(3), rotation.shape)
             origin = None
         else:
@@ -100,10 +104,7 @@ class RenderFormer(nn.Module):
         rays = generate_rays(rotation, fov_degrees, resolution)
         if crop is not None:
             rays = crop_images(rays, *crop)
-        num_triangles = jnp.repeat(encoding.num_triangles, views)
-        positions = self._positions(
-            triangles.reshape(-1, *triangles.shape[2:]), num_triangles
-        )  # (B V, S, 9)
+        positions = self._positions_in_views(encoding, camera_to_world)
         keys, values = self._context(encoding, positions, views)
         rays, fov = rays.reshape(-1, *rays.shape[2:]), fov_degrees.reshape(-1)
         ray_positions = None if origin is None else origin[:, None]
@@ -117,7 +118,7 @@ class RenderFormer(nn.Module):
             positions,
             rays,
             ray_positions,
-            num_triangles + self.config.num_register_tokens,
+            jnp.repeat(encoding.num_tokens, views),
         )
         return image.reshape(batch, views, *image.shape[1:]), taps
 
@@ -129,6 +130,24 @@ class RenderFormer(nn.Module):
     def _positions(self, triangles, num_triangles):
         """Positions [B, R + N, 9] of all tokens, from triangles [B, N, 3, 3]."""
         return token_positions(triangles, num_triangles, self.config.num_register_tokens)
+
+    def _positions_in_views(self, encoding, camera_to_world):
+        """Positions [B V, S, 9] of all tokens in the frames of the views' rays.
+
+        None if the keys are rotated already.
+        """
+        if encoding.triangles is None:
+            return None
+        batch, views = camera_to_world.shape[:2]
+        triangles = jnp.broadcast_to(
+            encoding.triangles[:, None], (batch, views, *encoding.triangles.shape[1:])
+        )
+        if self.config.turn_to_cam_coord:
+            triangles = world_to_camera_points(triangles, camera_to_world[:, :, None, None])
+        num_triangles = encoding.num_tokens - self.config.num_register_tokens
+        return self._positions(
+            triangles.reshape(-1, *triangles.shape[2:]), jnp.repeat(num_triangles, views)
+        )
 
     def _context(self, encoding, positions, views):
         """Keys and values [L, B, S, nh, hd], with B V rows if they depend on the view."""
@@ -148,12 +167,15 @@ def _with_attention(
 
 def init_variables(config: RenderFormerConfig, rng: jax.Array) -> dict[str, Any]:
     """Fresh variables ("params" and "constants") of a network, drawn as the published code does."""
-    scene = SceneTokens(
-        triangles=jnp.zeros((1, 1, 3, 3)),
-        vertex_normals=jnp.zeros((1, 1, 3, 3)),
-        texture=jnp.zeros((1, 1, 13)),
-        num_triangles=jnp.ones((1,), jnp.int32),
-    )
+    if config.v2 is None:
+        scene = SceneTokens(
+            triangles=jnp.zeros((1, 1, 3, 3)),
+            vertex_normals=jnp.zeros((1, 1, 3, 3)),
+            texture=jnp.zeros((1, 1, 13)),
+            num_triangles=jnp.ones((1,), jnp.int32),
+        )
+    else:
+        scene = smallest_scene(config)
     camera_to_world, fov_degrees = jnp.eye(4)[None, None], jnp.full((1, 1), 45.0)
     side = config.resolution_multiple
     return RenderFormer(config).init(rng, scene, camera_to_world, fov_degrees, side)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rf_jax.attention import Attention
+from rf_jax.attention import Attention, Sinks
 from rf_jax.attention.sharding import gather_tokens
 from rf_jax.models.config import TransformerConfig
 from rf_jax.models.encodings import Rotation, inverse, rotate
@@ -40,6 +40,7 @@ class SelfAttention(nn.Module):
         x: jax.Array,  # [B, S, D]
         rotation: Rotation | None = None,  # of queries and keys
         key_lengths: jax.Array | None = None,  # [B]
+        sinks: Sinks | None = None,  # for attention functions that read them
     ) -> jax.Array:
         """[B, S, D] -> [B, S, D], without the residual connection."""
         config = self.config
@@ -54,7 +55,8 @@ class SelfAttention(nn.Module):
         self.sow("intermediates", "key", key)
         if rotation is not None and config.rotate_values:
             value = rotate(value, rotation)
-        out = config.attention.bind()(query, key, value, key_lengths)
+        lengths = (key_lengths, sinks) if config.attention.reads_sinks else (key_lengths,)
+        out = config.attention.bind()(query, key, value, *lengths)
         if rotation is not None and config.rotate_values:
             out = rotate(out, inverse(rotation))
         return linear(config.width, self.dtype, "out", config.use_bias)(merge_heads(out))
@@ -130,12 +132,13 @@ class EncoderLayer(nn.Module):
         x: jax.Array,  # [B, S, D] float32 residual stream
         rotation: Rotation | None,
         key_lengths: jax.Array,  # [B]
+        sinks: Sinks | None = None,
     ) -> tuple[jax.Array, None]:
         """Returns the stream [B, S, D] after this layer, and None for the scan to stack."""
         config = self.config
         normed = norm(config.norm_type, "attention_norm")(x)
         attention = SelfAttention(config, self.dtype, name="attention")
-        x = x + attention(normed, rotation, key_lengths)
+        x = x + attention(normed, rotation, key_lengths, sinks)
         ffn = FeedForward(config, self.dtype, name="ffn")
         return x + ffn(norm(config.norm_type, "ffn_norm")(x)), None
 

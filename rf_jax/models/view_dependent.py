@@ -8,7 +8,7 @@ import numpy as np
 from rf_jax.geometry import project_points
 from rf_jax.models.config import RenderFormerConfig, TransformerConfig
 from rf_jax.models.dpt import DPTDecoder
-from rf_jax.models.encodings import nerf_encoding, rope_frequencies, rope_rotation
+from rf_jax.models.encodings import nerf_encoding, rope_frequencies, rope_rotation, rotate
 from rf_jax.models.layers import linear, norm
 from rf_jax.models.stacks import context_projections, decoder_layers, run_decoder_layers
 from rf_jax.precision import matmul_precision
@@ -41,7 +41,7 @@ class ViewDependentStage(nn.Module):
             self.is_initializing(),
         )
         self.ray_encoder = linear(width, self.dtype, None, use_bias=True)
-        self.ray_encoder_norm = norm(config.norm_type, None, eps=None)
+        self.ray_encoder_norm = norm(config.norm_type, None, config.encoder_norm_eps)
         self.ray_token = self.param(
             "ray_token", nn.initializers.normal(1.0), (1, 1, width), jnp.float32
         )
@@ -76,9 +76,18 @@ class ViewDependentStage(nn.Module):
             )
         return DPTDecoder(config, self.dtype)
 
-    def project_context(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values [L, B, S, nh, hd] of all layers, from tokens [B, S, D]."""
-        return self.context(None, tokens)[1]
+    def project_context(
+        self, tokens: jax.Array, positions: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Keys and values [L, B, S, nh, hd] of all layers, from tokens [B, S, D].
+
+        Keys are rotated by the positions [B, S, n] if these are given, because no view moves them.
+        """
+        keys, values = self.context(None, tokens)[1]
+        return (keys if positions is None else rotate(keys, self._rotation(positions))), values
+
+    def _rotation(self, positions):
+        return rope_rotation(positions, self.rope_frequencies.value, self.transformer.head_dim)
 
     def encode_positions(self, positions):
         """Encodes positions [B, ..., 9] as [B, ..., D]; only for `pe_type` "nerf"."""
@@ -89,7 +98,8 @@ class ViewDependentStage(nn.Module):
         self,
         keys: jax.Array,  # [L, B, S, nh, hd], or with B V rows if they depend on the view
         values: jax.Array,  # the shape of keys
-        positions: jax.Array,  # [B V, S, 9] of the tokens, in the frame of the rays
+        positions: jax.Array | None,  # [B V, S, 9] of the tokens, in the frame of the rays; None
+        # if the keys are rotated
         ray_map: jax.Array,  # [B V, H, H, 3] unit directions
         ray_positions: jax.Array | None,  # [B V, 1 or P, 3]; None when they are 0 and turn nothing
         key_lengths: jax.Array,  # [B V] valid tokens
@@ -104,18 +114,16 @@ class ViewDependentStage(nn.Module):
         x = self._embed(ray_map)
         query_rotation = key_rotation = None
         if ray_positions is not None:
-            # A ray's position stands in all three vertex slots.
-            ray_positions = jnp.tile(ray_positions, (1, 1, 3))
+            # In V1 a ray's position stands in all three vertex slots.
+            ray_positions = jnp.tile(ray_positions, (1, 1, config.position_size // 3))
         if config.pe_type == "nerf":
             ray_positions = (
                 jnp.zeros((x.shape[0], 1, 9)) if ray_positions is None else ray_positions
             )
             x = x + self.encode_positions(ray_positions)
         else:
-            head_dim, frequencies = self.transformer.head_dim, self.rope_frequencies.value
-            key_rotation = rope_rotation(positions, frequencies, head_dim)
-            if ray_positions is not None:
-                query_rotation = rope_rotation(ray_positions, frequencies, head_dim)
+            key_rotation = None if positions is None else self._rotation(positions)
+            query_rotation = None if ray_positions is None else self._rotation(ray_positions)
         inputs = (keys, values), query_rotation, key_rotation, key_lengths
         stream = run_decoder_layers(self.layers, config.windowed, x, *inputs)
         taps = stream[np.asarray(config.taps)]

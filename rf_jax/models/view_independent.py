@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rf_jax.attention import Sinks
 from rf_jax.models.config import RenderFormerConfig, TransformerConfig
 from rf_jax.models.encodings import nerf_encoding, rope_frequencies, rope_rotation
 from rf_jax.models.layers import linear, norm, xavier_uniform
@@ -59,8 +60,14 @@ class ViewIndependentStage(nn.Module):
         num_triangles: jax.Array,  # [B] int32; the triangles come first, padding last
     ) -> jax.Array:
         """Returns tokens [B, R + N, D] in float32; the values of padding tokens are not used."""
+        registers = self.config.num_register_tokens
+        x = self._embed(positions[:, registers:], vertex_normals, texture)
+        sinks = Sinks(jnp.full_like(num_triangles, registers), registers)
+        return self._exchange_light(x, positions, num_triangles + registers, sinks)
+
+    def _exchange_light(self, x, positions, lengths, sinks):
+        """All layers, on tokens [B, S, D] at positions [B, S, 9 or 3] of which some are valid."""
         config, transformer = self.config, self.transformer
-        x = self._embed(positions[:, config.num_register_tokens :], vertex_normals, texture)
         rotation = None
         if transformer.rope_dim:
             frequencies = self.variable(
@@ -72,7 +79,7 @@ class ViewIndependentStage(nn.Module):
             )
             rotation = rope_rotation(positions, frequencies.value, transformer.head_dim)
         layers = encoder_layers(transformer, self.dtype, self.remat, name="layers")
-        x, _ = layers(x, rotation, num_triangles + config.num_register_tokens)
+        x, _ = layers(x, rotation, lengths, sinks)
         return x
 
     def _embed(self, triangle_positions, vertex_normals, texture):
@@ -113,9 +120,13 @@ def token_positions(triangles, num_triangles, num_register_tokens: int):
     Returns:
       [B, R + N, 9] float32.
     """
-    batch, padded = triangles.shape[:2]
-    valid = jnp.arange(padded) < num_triangles[:, None]
+    center = jnp.tile(scene_center(triangles, num_triangles)[:, None], (1, num_register_tokens, 3))
+    return jnp.concatenate([center, triangles.reshape(*triangles.shape[:2], 9)], axis=1)
+
+
+def scene_center(triangles, num_triangles):
+    """The mean [B, 3] of the valid vertices of triangles [B, N, 3, 3], padding last."""
+    valid = jnp.arange(triangles.shape[1]) < num_triangles[:, None]
     weights = valid / (num_triangles[:, None] + 1e-5)
     vertices = jnp.einsum("bn,bnvc->bvc", weights, triangles, precision=jax.lax.Precision.HIGHEST)
-    center = jnp.tile(vertices.mean(1)[:, None], (1, num_register_tokens, 3))  # (B, R, 9)
-    return jnp.concatenate([center, triangles.reshape(batch, padded, 9)], axis=1)
+    return vertices.mean(1)
