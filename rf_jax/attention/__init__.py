@@ -41,7 +41,9 @@ from rf_jax.errors import InputError
 
 __all__ = ["ATTENTIONS", "Attention", "AttentionFn", "Sinks", "get_attention", "parse_attention"]
 
-ATTENTIONS = {attention.name: attention for attention in (AUTO, DOT_PRODUCT, FLASH, PERFORMER, SLIDING_SINK)}
+ATTENTIONS = {
+    attention.name: attention for attention in (AUTO, DOT_PRODUCT, FLASH, PERFORMER, SLIDING_SINK)
+}
 
 
 def get_attention(name: str, options: tuple[Any, ...] = ()) -> Attention:

@@ -1,4 +1,4 @@
-"""Attention to a sliding window and to sinks: linear cost for sequences in which neighbours are near.
+"""Attention to a sliding window and to sinks, for sequences in which neighbours are near.
 
 Sinks are the first tokens of a sequence (registers, lights, summaries). They read all tokens and
 all tokens read them, as in StreamingLLM (arXiv 2309.17453). The other tokens read the sinks and
@@ -108,7 +108,7 @@ def sliding_sink_flops(
     options: SlidingSinkOptions,
     num_sinks: int = 0,
 ) -> float:
-    """Floating-point operations of the pairs that are read; `keys` are the tokens, sinks included."""
+    """Floating-point operations of the pairs that are read, of `keys` tokens and sinks."""
     normal = keys - num_sinks
     reach = min(options.window, max(normal - 1, 0))
     window = normal * (2 * reach + 1) - reach * (reach + 1)

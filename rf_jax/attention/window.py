@@ -1,9 +1,9 @@
 """Exact attention of every token to a window around it, in plain XLA.
 
 The sequence is cut into blocks of BLOCK tokens. The queries of a block meet the keys of that block
-and of the blocks on either side that the window reaches; what lies outside the window is masked. One block of
-queries is processed after the other, so that memory is linear in the length. The gradient computes
-the scores again from the log-sum-exps, as `rf_jax.attention.dot_product` does.
+and of the blocks on either side that the window reaches; what lies outside the window is masked.
+One block of queries is processed after the other, so that memory is linear in the length. The
+gradient computes the scores again from the log-sum-exps, as `rf_jax.attention.dot_product` does.
 """
 
 import functools

@@ -100,7 +100,9 @@ class RenderFormerConfig:
     # The options of attention functions, where they differ from their defaults. In files and
     # configurations each option is a key of its own, NAME_OPTION.
     attention_options: tuple[Any, ...] = ()
-    v2: V2Config | None = None  # what only RenderFormer V2 has; its fields are keys of their own too
+    v2: V2Config | None = (
+        None  # what only RenderFormer V2 has; its fields are keys of their own too
+    )
 
     def __post_init__(self):
         for name, hint in _own_hints().items():
@@ -403,4 +405,4 @@ VARIANTS = {
         dpt_out_channels=(2, 3, 4, 6),
     ),
 }
-"""The published networks of both generations, and one that is small enough for tests and smoke pictures."""
+"""The published networks, and one that is small enough for tests and smoke pictures."""

@@ -270,7 +270,7 @@ class Renderer:
         resolution = self.check_resolution(resolution)
         if not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise InputError(f"batch_size: expected a positive integer, found {batch_size!r}")
-        scenes = len(encoding.num_triangles)
+        scenes = len(encoding.num_tokens)
         camera_to_world = np.asarray(camera_to_world, np.float32).reshape(scenes, -1, 4, 4)
         fov_degrees = np.asarray(fov_degrees, np.float32).reshape(scenes, -1)
         views = fov_degrees.shape[1]

@@ -65,7 +65,9 @@ def put_everywhere(tree: Any, mesh: Mesh) -> Any:
 
 
 def is_worth_splitting(tokens: SceneTokens, model: RenderFormer, devices: int) -> bool:
-    """Whether the tokens of these scenes are split over that many devices."""
+    """Whether the tokens of these scenes are split over that many devices; V2's are not."""
+    if model.config.v2 is not None:
+        return False
     attention = model.config.view_independent.attention
     length = tokens.triangles.shape[1] + model.config.num_register_tokens
     splits = attention.exact or attention.sums_keys

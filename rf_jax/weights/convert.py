@@ -3,14 +3,11 @@
 A `Rule` ties one PyTorch tensor to one leaf of the Flax variables, or to one layer of a leaf,
 because transformer layers are stacked along a leading axis. The rules follow from the
 configuration, and a file must hold exactly the tensors that they name.
-
-PyTorch layouts: Linear [out, in], Conv [out, in, kh, kw], ConvTranspose [in, out, kh, kw].
 """
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,34 +19,16 @@ from rf_jax.attention import Attention
 from rf_jax.errors import InputError, listed
 from rf_jax.models import RenderFormerConfig, init_variables
 from rf_jax.structs import NUM_CHANNELS
-
-Transform = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
-"""Changes the layout from PyTorch to Flax, and back."""
-
-_SAME: Transform = (lambda x: x, lambda x: x)
-_LINEAR: Transform = (np.transpose, np.transpose)
-_CONV: Transform = (lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
-_CONV_TRANSPOSE: Transform = (
-    lambda x: x.transpose(0, 2, 3, 1),
-    lambda x: x.transpose(0, 3, 1, 2),
+from rf_jax.weights.convert_v2 import embedding_rules
+from rf_jax.weights.rules import (
+    CONV,
+    CONV_TRANSPOSE,
+    SAME,
+    Rule,
+    conv_rules,
+    linear_rules,
+    norm_rules,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """Where one tensor is in both projects.
-
-    Attributes:
-      torch_name: its name in PyTorch's state dict.
-      path: the path of its Flax leaf, joined by "/", beginning with the collection.
-      layer: its index along the leading axis of a stacked leaf; None if the leaf is not stacked.
-      transform: the change of layout.
-    """
-
-    torch_name: str
-    path: str
-    layer: int | None
-    transform: Transform
 
 
 def rules(config: RenderFormerConfig) -> list[Rule]:
@@ -74,7 +53,8 @@ def least_parameters(config: RenderFormerConfig) -> int:
         stage.depth * (4 * stage.width**2 + 2 * stage.width * stage.hidden_dim)
         for stage in (first, second)
     )
-    texture = NUM_CHANNELS * config.texture_encode_patch_size**2 + config.num_register_tokens
+    channels = NUM_CHANNELS if config.v2 is None else config.v2.texture_channels
+    texture = channels * config.texture_encode_patch_size**2 + config.num_register_tokens
     encoders = 18 * config.vn_pe_num_freqs if config.use_vn_encoder else 0
     pixels = config.patch_size**2 * second.width
     decoder = 0
@@ -180,10 +160,30 @@ def check_leaves(leaves: Mapping[str, Any], config: RenderFormerConfig) -> None:
 
 def _view_independent_rules(config: RenderFormerConfig) -> Iterator[Rule]:
     flax = "params/view_independent"
-    yield Rule("tri_token", f"{flax}/triangle_token", None, _SAME)
-    yield Rule("reg_tokens", f"{flax}/register_tokens", None, _SAME)
-    yield from _linear("texture_encoder", f"{flax}/texture_encoder", True)
-    yield from _norm(
+    if config.v2 is None:
+        yield from _embedding_rules(config, flax)
+    else:
+        yield from embedding_rules(config, f"{flax}/embedding")
+    if config.pe_type != "nerf":
+        path = "constants/view_independent/rope_frequencies"
+        yield Rule("transformer.rope_emb.freqs", path, None, SAME)
+    stage = config.view_independent
+    for i in range(stage.depth):
+        torch, layers = f"transformer.layers.{i}", f"{flax}/layers"
+        yield from norm_rules(
+            f"{torch}.query_norm", f"{layers}/attention_norm", config.norm_type, i
+        )
+        attention = f"{torch}.multihead_attn", f"{layers}/attention"
+        yield from _self_attention(*attention, stage, i)
+        yield from _attention_variables(*attention, stage.attention, config, i)
+        yield from _feed_forward(torch, layers, config, i)
+
+
+def _embedding_rules(config: RenderFormerConfig, flax: str) -> Iterator[Rule]:
+    yield Rule("tri_token", f"{flax}/triangle_token", None, SAME)
+    yield Rule("reg_tokens", f"{flax}/register_tokens", None, SAME)
+    yield from linear_rules("texture_encoder", f"{flax}/texture_encoder", True)
+    yield from norm_rules(
         "texture_encoder_norm", f"{flax}/texture_encoder_norm", config.texture_encoder_norm_type
     )
     encoders = []
@@ -192,39 +192,28 @@ def _view_independent_rules(config: RenderFormerConfig) -> Iterator[Rule]:
     if config.pe_type == "nerf":
         encoders.append(("tri_encoding_proj", "tri_encoding_norm", "position_encoder"))
     for linear, norm, name in encoders:
-        yield from _linear(linear, f"{flax}/{name}", True)
-        yield from _norm(norm, f"{flax}/{name}_norm", config.vn_encoder_norm_type)
-    if config.pe_type == "rope":
-        path = "constants/view_independent/rope_frequencies"
-        yield Rule("transformer.rope_emb.freqs", path, None, _SAME)
-    stage = config.view_independent
-    for i in range(stage.depth):
-        torch, layers = f"transformer.layers.{i}", f"{flax}/layers"
-        yield from _norm(f"{torch}.query_norm", f"{layers}/attention_norm", config.norm_type, i)
-        attention = f"{torch}.multihead_attn", f"{layers}/attention"
-        yield from _self_attention(*attention, stage, i)
-        yield from _attention_variables(*attention, stage.attention, config, i)
-        yield from _feed_forward(torch, layers, config, i)
+        yield from linear_rules(linear, f"{flax}/{name}", True)
+        yield from norm_rules(norm, f"{flax}/{name}_norm", config.vn_encoder_norm_type)
 
 
 def _view_dependent_rules(config: RenderFormerConfig) -> Iterator[Rule]:
     torch, flax = "view_transformer", "params/view_dependent"
-    yield Rule(f"{torch}.ray_map_patch_token", f"{flax}/ray_token", None, _SAME)
+    yield Rule(f"{torch}.ray_map_patch_token", f"{flax}/ray_token", None, SAME)
     encoders = [("ray_map_encoder", "ray_map_encoder_norm", "ray_encoder")]
     if config.pe_type == "nerf":
         encoders.append(("pe_token_proj", "token_pos_pe_norm", "position_encoder"))
     for linear, norm, name in encoders:
-        yield from _linear(f"{torch}.{linear}", f"{flax}/{name}", True)
-        yield from _norm(f"{torch}.{norm}", f"{flax}/{name}_norm", config.norm_type)
-    if config.pe_type == "rope":
+        yield from linear_rules(f"{torch}.{linear}", f"{flax}/{name}", True)
+        yield from norm_rules(f"{torch}.{norm}", f"{flax}/{name}_norm", config.norm_type)
+    if config.pe_type != "nerf":
         path = "constants/view_dependent/rope_frequencies"
-        yield Rule(f"{torch}.transformer.rope_emb.freqs", path, None, _SAME)
+        yield Rule(f"{torch}.transformer.rope_emb.freqs", path, None, SAME)
     for i in range(config.view_transformer_n_layers):
         yield from _decoder_layer(f"{torch}.transformer.layers.{i}", flax, config, i)
     if config.use_dpt_decoder:
         yield from _dpt(f"{torch}.out_dpt", f"{flax}/decoder")
     else:
-        yield from _linear(f"{torch}.out_proj", f"{flax}/decoder", True)
+        yield from linear_rules(f"{torch}.out_proj", f"{flax}/decoder", True)
 
 
 def _decoder_layer(torch, flax, config, i) -> Iterator[Rule]:
@@ -232,19 +221,21 @@ def _decoder_layer(torch, flax, config, i) -> Iterator[Rule]:
     qk_norm = stage.qk_norm_type
     layers, context = f"{flax}/layers", f"{flax}/context"
     cross = f"{torch}.multihead_attn"
-    yield from _norm(f"{torch}.query_norm", f"{layers}/cross_attention_norm", config.norm_type, i)
-    yield from _norm(f"{torch}.kv_norm", f"{context}/norm", config.norm_type, i)
-    yield from _linear(f"{cross}.q_proj", f"{layers}/cross_attention/q_proj", bias, i)
-    yield from _norm(f"{cross}.q_norm", f"{layers}/cross_attention/q_norm", qk_norm, i)
-    yield from _linear(f"{cross}.k_proj", f"{context}/k_proj", bias, i)
-    yield from _norm(f"{cross}.k_norm", f"{context}/k_norm", qk_norm, i)
-    yield from _linear(f"{cross}.v_proj", f"{context}/v_proj", bias, i)
-    yield from _linear(f"{cross}.out_proj", f"{layers}/cross_attention/out", bias, i)
+    yield from norm_rules(
+        f"{torch}.query_norm", f"{layers}/cross_attention_norm", config.norm_type, i
+    )
+    yield from norm_rules(f"{torch}.kv_norm", f"{context}/norm", config.norm_type, i)
+    yield from linear_rules(f"{cross}.q_proj", f"{layers}/cross_attention/q_proj", bias, i)
+    yield from norm_rules(f"{cross}.q_norm", f"{layers}/cross_attention/q_norm", qk_norm, i)
+    yield from linear_rules(f"{cross}.k_proj", f"{context}/k_proj", bias, i)
+    yield from norm_rules(f"{cross}.k_norm", f"{context}/k_norm", qk_norm, i)
+    yield from linear_rules(f"{cross}.v_proj", f"{context}/v_proj", bias, i)
+    yield from linear_rules(f"{cross}.out_proj", f"{layers}/cross_attention/out", bias, i)
     path = f"{layers}/cross_attention"
     yield from _attention_variables(cross, path, stage.attention, config, i)
     if config.view_transformer_include_self_attn:
         norm = f"{layers}/self_attention_norm"
-        yield from _norm(f"{torch}.self_attn_norm", norm, config.norm_type, i)
+        yield from norm_rules(f"{torch}.self_attn_norm", norm, config.norm_type, i)
         attention = f"{torch}.self_attn", f"{layers}/self_attention"
         yield from _self_attention(*attention, stage, i)
         yield from _attention_variables(*attention, stage.attention, config, i)
@@ -252,56 +243,38 @@ def _decoder_layer(torch, flax, config, i) -> Iterator[Rule]:
 
 
 def _self_attention(torch, flax, stage, i) -> Iterator[Rule]:
-    yield from _linear(f"{torch}.in_proj", f"{flax}/qkv", stage.use_bias, i)
-    yield from _norm(f"{torch}.q_norm", f"{flax}/q_norm", stage.qk_norm_type, i)
-    yield from _norm(f"{torch}.k_norm", f"{flax}/k_norm", stage.qk_norm_type, i)
-    yield from _linear(f"{torch}.out_proj", f"{flax}/out", stage.use_bias, i)
+    yield from linear_rules(f"{torch}.in_proj", f"{flax}/qkv", stage.use_bias, i)
+    yield from norm_rules(f"{torch}.q_norm", f"{flax}/q_norm", stage.qk_norm_type, i)
+    yield from norm_rules(f"{torch}.k_norm", f"{flax}/k_norm", stage.qk_norm_type, i)
+    yield from linear_rules(f"{torch}.out_proj", f"{flax}/out", stage.use_bias, i)
 
 
 def _feed_forward(torch, flax, config, i) -> Iterator[Rule]:
-    yield from _norm(f"{torch}.ffn_norm", f"{flax}/ffn_norm", config.norm_type, i)
+    yield from norm_rules(f"{torch}.ffn_norm", f"{flax}/ffn_norm", config.norm_type, i)
     for name in ("w1", "w2", "w3") if config.activation == "swiglu" else ("w1", "w2"):
-        yield from _linear(f"{torch}.ffn.{name}", f"{flax}/ffn/{name}", config.bias, i)
+        yield from linear_rules(f"{torch}.ffn.{name}", f"{flax}/ffn/{name}", config.bias, i)
 
 
 def _dpt(torch, flax) -> Iterator[Rule]:
     for i in range(4):
-        yield from _conv(f"{torch}.projects.{i}", f"{flax}/project{i}")
+        yield from conv_rules(f"{torch}.projects.{i}", f"{flax}/project{i}")
         scratch = f"{torch}.scratch"
-        yield from _conv(f"{scratch}.layer{i + 1}_rn", f"{flax}/level{i}", has_bias=False)
+        yield from conv_rules(f"{scratch}.layer{i + 1}_rn", f"{flax}/level{i}", has_bias=False)
         torch_fusion, fusion = f"{scratch}.refinenet{i + 1}", f"{flax}/fusion{i}"
-        yield from _conv(f"{torch_fusion}.out_conv", f"{fusion}/out")
+        yield from conv_rules(f"{torch_fusion}.out_conv", f"{fusion}/out")
         units = {"resConvUnit1": "level_unit", "resConvUnit2": "unit"}
         if i == 3:
             del units["resConvUnit1"]
         for torch_unit, unit in units.items():
             for conv in ("conv1", "conv2"):
-                yield from _conv(f"{torch_fusion}.{torch_unit}.{conv}", f"{fusion}/{unit}/{conv}")
-    for i, transform in ((0, _CONV_TRANSPOSE), (1, _CONV_TRANSPOSE), (3, _CONV)):
-        yield from _conv(f"{torch}.resize_layers.{i}", f"{flax}/resample{i}", True, transform)
+                yield from conv_rules(
+                    f"{torch_fusion}.{torch_unit}.{conv}", f"{fusion}/{unit}/{conv}"
+                )
+    for i, transform in ((0, CONV_TRANSPOSE), (1, CONV_TRANSPOSE), (3, CONV)):
+        yield from conv_rules(f"{torch}.resize_layers.{i}", f"{flax}/resample{i}", True, transform)
     heads = {"output_conv1": "head1", "output_conv2.0": "head2", "output_conv2.2": "head3"}
     for torch_head, head in heads.items():
-        yield from _conv(f"{torch}.scratch.{torch_head}", f"{flax}/{head}")
-
-
-def _linear(torch, flax, has_bias, layer=None) -> Iterator[Rule]:
-    yield Rule(f"{torch}.weight", f"{flax}/kernel", layer, _LINEAR)
-    if has_bias:
-        yield Rule(f"{torch}.bias", f"{flax}/bias", layer, _SAME)
-
-
-def _conv(torch, flax, has_bias=True, transform=_CONV) -> Iterator[Rule]:
-    yield Rule(f"{torch}.weight", f"{flax}/kernel", None, transform)
-    if has_bias:
-        yield Rule(f"{torch}.bias", f"{flax}/bias", None, _SAME)
-
-
-def _norm(torch, flax, norm_type, layer=None) -> Iterator[Rule]:
-    if norm_type == "none":
-        return
-    yield Rule(f"{torch}.weight", f"{flax}/scale", layer, _SAME)
-    if norm_type == "layer_norm":
-        yield Rule(f"{torch}.bias", f"{flax}/bias", layer, _SAME)
+        yield from conv_rules(f"{torch}.scratch.{torch_head}", f"{flax}/{head}")
 
 
 def _attention_variables(torch, flax, attention: Attention, config, layer) -> Iterator[Rule]:
@@ -313,7 +286,7 @@ def _attention_variables(torch, flax, attention: Attention, config, layer) -> It
                 variable = path.removeprefix(prefix)
                 default = f"{attention.name}.{variable.replace('/', '.')}"
                 name = attention.torch_names.get(variable, default)
-                yield Rule(f"{torch}.{name}", path, layer, _SAME)
+                yield Rule(f"{torch}.{name}", path, layer, SAME)
 
 
 def _torch_shape(rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

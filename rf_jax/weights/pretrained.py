@@ -1,7 +1,6 @@
 """Reading weights of any kind: our checkpoints, Hugging Face folders, PyTorch's `.pt` files."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,12 @@ from rf_jax.models import RenderFormerConfig
 from rf_jax.trained_on import TrainedOn
 from rf_jax.weights import convert
 from rf_jax.weights.checkpoint import CONFIG_NAME, is_checkpoint, load_checkpoint, load_config_json
+from rf_jax.weights.published_config import (
+    CONFIG_NAMES,
+    config_path,
+    load_published_config,
+    published_config_text,
+)
 from rf_jax.weights.torch_files import (
     read_pt,
     read_safetensors,
@@ -53,8 +58,9 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
 
     Args:
       source: a checkpoint folder or training directory of ours, a Hugging Face folder
-        (`config.json` and `model.safetensors`), a hub id such as `microsoft/renderformer-v1-base`,
-        or a `.pt` file.
+        (a configuration and `model.safetensors`), a hub id such as
+        `microsoft/renderformer-v1-base` or `RenderFormer/renderformer-v2/transformer_512`, or a
+        `.pt` file.
       model_config: the `config.json` for a `.pt` file, which does not hold one itself.
 
     Raises:
@@ -81,8 +87,8 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
             convert.check_leaves(traverse_util.flatten_dict(variables, sep="/"), config)
         return Pretrained(variables, config, values)
     folder = resolve_model_folder(source)
-    values = load_config_json(folder / CONFIG_NAME)
-    config, weights = _parse(values, folder / CONFIG_NAME), folder / WEIGHTS_NAME
+    values = load_published_config(config_path(folder))
+    config, weights = _parse(values, config_path(folder)), folder / WEIGHTS_NAME
     with prefix_errors(str(weights)):
         convert.check_size(config, file_size(weights))
     verify_checksums(folder)
@@ -101,8 +107,12 @@ def load_trained_on(source: str | Path) -> TrainedOn:
       InputError: there is no such network, or its `config.json` is malformed.
     """
     path = Path(source)
-    path = (path if is_checkpoint(path) else resolve_model_folder(source)) / CONFIG_NAME
-    values = load_config_json(path)
+    if is_checkpoint(path):
+        path /= CONFIG_NAME
+        values = load_config_json(path)
+    else:
+        path = config_path(resolve_model_folder(source))
+        values = load_published_config(path)
     with prefix_errors(str(path)):
         return TrainedOn.from_config(values)
 
@@ -110,7 +120,9 @@ def load_trained_on(source: str | Path) -> TrainedOn:
 def save_hugging_face_folder(
     folder: str | Path, variables: dict[str, Any], values: dict[str, Any]
 ) -> None:
-    """Writes `model.safetensors` and `config.json` as the PyTorch project reads them.
+    """Writes `model.safetensors` and its configuration as the PyTorch project reads them.
+
+    That is a `config.json` for V1, and a `config.yaml` for V2.
 
     Args:
       folder: is made if it is missing; may hold such files, which are replaced. Each file appears
@@ -128,9 +140,11 @@ def save_hugging_face_folder(
         )
     tensors = convert.to_torch(variables, _parse(values, CONFIG_NAME))
     remove_abandoned(folder)
-    with atomic_path(folder / CONFIG_NAME) as path:
-        path.write_text(json.dumps(values, indent=2) + "\n")
-        (folder / CHECKSUMS_NAME).unlink(missing_ok=True)
+    name, text = published_config_text(values)
+    with atomic_path(folder / name) as path:
+        path.write_text(text)
+        for other in {CHECKSUMS_NAME, *CONFIG_NAMES} - {name}:
+            (folder / other).unlink(missing_ok=True)
         write_safetensors(folder / WEIGHTS_NAME, tensors)
     write_checksums(folder, WEIGHTS_NAME)
 

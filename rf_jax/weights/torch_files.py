@@ -21,8 +21,8 @@ from rf_jax.errors import InputError, one_line, prefix_errors
 from rf_jax.files import atomic_path, check_file, open_file
 from rf_jax.weights.pickles import STORAGE_DTYPES, Storage, Tensor, unpickle
 
-MODEL_FILES = ("config.json", "model.safetensors")
-"""The files of a model in a Hugging Face folder."""
+MODEL_FILES = (("config.json", "config.yaml", "model_config.json"), "model.safetensors")
+"""The files of a model in a Hugging Face folder; a tuple stands for any one of its names."""
 
 
 # ------------------------------------------------------------------------------------------------
@@ -243,14 +243,16 @@ def _strided_view(tensor: Tensor, data: NDArray) -> NDArray:
 # ------------------------------------------------------------------------------------------------
 
 
-def resolve_model_folder(source: str | os.PathLike, files: Collection[str] = MODEL_FILES) -> Path:
+def resolve_model_folder(
+    source: str | os.PathLike, files: Collection[str | tuple[str, ...]] = MODEL_FILES
+) -> Path:
     """Finds the folder with the files of a model.
 
     Args:
       source: a local folder, or a Hugging Face hub id "owner/name", or a folder within such a
         repository, "owner/name/folder". If no such folder exists, the model is downloaded to the
         hub's own cache, once.
-      files: names of the files that must be there.
+      files: names of the files that must be there; of the names in a tuple, any one.
 
     Raises:
       InputError: source is neither of these, the folder lacks one of the files, the repository is
@@ -259,13 +261,19 @@ def resolve_model_folder(source: str | os.PathLike, files: Collection[str] = MOD
     folder = Path(source)
     if not os.path.exists(folder):
         folder = _downloaded_folder(str(source), files)
-    for name in files:
-        if not os.path.exists(folder / name):
-            raise InputError(f"{source}: expected a folder with {name}, which is missing there")
+    for names in map(_alternatives, files):
+        if not any(os.path.exists(folder / name) for name in names):
+            raise InputError(
+                f"{source}: expected a folder with {' or '.join(names)}, which is missing there"
+            )
     return folder
 
 
-def _downloaded_folder(hub_id: str, files: Collection[str]) -> Path:
+def _alternatives(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return names if isinstance(names, tuple) else (names,)
+
+
+def _downloaded_folder(hub_id: str, files: Collection[str | tuple[str, ...]]) -> Path:
     """The folder of a hub model in the hub's cache, downloaded if it is not there yet."""
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)+", hub_id):
         raise InputError(
@@ -273,7 +281,7 @@ def _downloaded_folder(hub_id: str, files: Collection[str]) -> Path:
             "check the name"
         )
     owner, name, *folders = hub_id.split("/")
-    patterns = ["/".join((*folders, file)) for file in files]
+    patterns = ["/".join((*folders, name)) for names in files for name in _alternatives(names)]
     try:
         snapshot = huggingface_hub.snapshot_download(f"{owner}/{name}", allow_patterns=patterns)
         return Path(snapshot, *folders)
@@ -283,8 +291,9 @@ def _downloaded_folder(hub_id: str, files: Collection[str]) -> Path:
             "check the name (or log in, if it is private)"
         ) from error
     except Exception as error:  # of whichever HTTP library the hub's client uses
+        wanted = " and ".join(_alternatives(names)[0] for names in files)
         raise InputError(
             f"{hub_id}: no such folder, and not downloaded from the Hugging Face hub "
-            f"({one_line(error, 200)}); without a network, get {' and '.join(files)} from "
+            f"({one_line(error, 200)}); without a network, get {wanted} from "
             f"https://huggingface.co/{owner}/{name} by hand and give their folder"
         ) from error

@@ -109,7 +109,9 @@ def test_padding_is_never_read():
     beyond = ~valid_rows(lengths, query.shape[1])
     attend = jax.jit(bound(window))
     clean = attend(query, key, value, lengths, sinks)
-    dirty = attend(query, jnp.where(beyond, 1e4, key), jnp.where(beyond, -1e4, value), lengths, sinks)
+    dirty = attend(
+        query, jnp.where(beyond, 1e4, key), jnp.where(beyond, -1e4, value), lengths, sinks
+    )
     assert np.array_equal(clean * ~beyond, dirty * ~beyond)
 
 
