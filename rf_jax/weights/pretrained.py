@@ -30,6 +30,9 @@ from rf_jax.weights.torch_files import (
 
 WEIGHTS_NAME = "model.safetensors"
 
+NETWORK_FILES = (CONFIG_NAMES, WEIGHTS_NAME)
+"""The files in a Hugging Face folder; the configuration has one of several names."""
+
 BUNDLED_WEIGHTS = Path(__file__).parents[1] / "assets" / "models" / "rooms"
 """A small network for the scenes of `configs/data_rooms.py`; README.md beside it describes it."""
 
@@ -86,7 +89,7 @@ def load_pretrained(source: str | Path, model_config: str | Path | None = None) 
             convert.check_size(config, num_bytes, may_hold_more=True)
             convert.check_leaves(traverse_util.flatten_dict(variables, sep="/"), config)
         return Pretrained(variables, config, values)
-    folder = resolve_model_folder(source)
+    folder = resolve_model_folder(source, NETWORK_FILES)
     values = load_published_config(config_path(folder))
     config, weights = _parse(values, config_path(folder)), folder / WEIGHTS_NAME
     with prefix_errors(str(weights)):
@@ -111,7 +114,7 @@ def load_trained_on(source: str | Path) -> TrainedOn:
         path /= CONFIG_NAME
         values = load_config_json(path)
     else:
-        path = config_path(resolve_model_folder(source))
+        path = config_path(resolve_model_folder(source, NETWORK_FILES))
         values = load_published_config(path)
     with prefix_errors(str(path)):
         return TrainedOn.from_config(values)

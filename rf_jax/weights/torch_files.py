@@ -21,8 +21,8 @@ from rf_jax.errors import InputError, one_line, prefix_errors
 from rf_jax.files import atomic_path, check_file, open_file
 from rf_jax.weights.pickles import STORAGE_DTYPES, Storage, Tensor, unpickle
 
-MODEL_FILES = (("config.json", "config.yaml", "model_config.json"), "model.safetensors")
-"""The files of a model in a Hugging Face folder; a tuple stands for any one of its names."""
+MODEL_FILES = ("config.json", "model.safetensors")
+"""The files of a model in a Hugging Face folder."""
 
 
 # ------------------------------------------------------------------------------------------------

@@ -123,7 +123,8 @@ def test_one_value_a_triangle_equals_its_constant_patch(render):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("v1_base", 205_173_391), ("v1.1_large_swin", 483_269_903)]
+    ("name", "count"),
+    [("v1_base", 205_173_391), ("v1.1_large_swin", 483_269_903), ("v2_200m", 207_578_027)],
 )
 def test_published_parameter_counts(name, count):
     from rf_jax.weights.convert import variable_shapes
