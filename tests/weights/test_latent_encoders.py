@@ -148,3 +148,15 @@ def test_other_folders_are_refused(tmp_path, networks):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="another network"):
         latent_encoders.save_latent_encoders(tmp_path, networks)
+
+
+def test_the_command(command, tmp_path):
+    arguments = ("--latent_encoders", DATA, "encoders", "--vae", VAE_FOLDER)
+    status, out, _ = command("convert_weights.py", *arguments)
+    assert status == 0 and "diffspec_mapper, 18,697 parameters" in out
+    assert latent_encoders.load_latent_encoders(tmp_path / "encoders").keys() == {*PARAMETERS, VAE}
+
+
+def test_the_command_refuses_other_options(refused):
+    line = refused("convert_weights.py", "--latent_encoders", "--half", DATA, "encoders")
+    assert "--latent_encoders goes with --vae only" in line
