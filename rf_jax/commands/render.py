@@ -46,6 +46,14 @@ def render_parser() -> argparse.ArgumentParser:
         help="an rf_jax checkpoint, a training directory, a Hugging Face folder or hub id "
         "(default: the bundled weights)",
     )
+    add(
+        "--latent_encoders",
+        type=Path,
+        metavar="FOLDER",
+        help="for weights of RenderFormer V2: the networks that encode materials and environment "
+        "maps, from rf-jax-convert --latent_encoders (default: none, which is enough for .h5 files "
+        "that hold latents)",
+    )
     add("--output_dir", type=Path, default=Path("output"), help="folder for the images")
     add(
         "--resolution",
@@ -114,7 +122,7 @@ def main() -> None:
     scenes = [*args.scenes, *(args.more_scenes or [])] or ["cornell_box"]
     jobs, missing = find_jobs(scenes)
     renderer = Renderer.from_pretrained(
-        args.checkpoint, args.precision, args.attention, args.devices
+        args.checkpoint, args.precision, args.attention, args.devices, args.latent_encoders
     )
     options = RenderOptions(
         output_dir=args.output_dir,

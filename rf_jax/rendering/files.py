@@ -20,8 +20,9 @@ from rf_jax.images.comparison import comparison_image, with_titles
 from rf_jax.images.files import VideoWriter, save_exr, save_png
 from rf_jax.images.metrics import psnr
 from rf_jax.images.tone_map import to_uint8, tone_map
+from rf_jax.rendering.generations import save_scene
 from rf_jax.rendering.renderer import Renderer, RunningViews, one_behind
-from rf_jax.scene import find_scene_files, load_scene, save_h5
+from rf_jax.scene import find_scene_files
 from rf_jax.scene.check import log_warnings
 from rf_jax.scene.ground_truth import load_ground_truth
 
@@ -258,7 +259,7 @@ def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pendin
     resolution, warned = options.resolution, set()
     for index, (file, name) in enumerate(zip(job.files, job.frame_names, strict=True)):
         with summary.timed("loading"):
-            scene = load_scene(file)
+            scene = renderer.load_scene(file)
             with prefix_errors(str(file)):
                 views = select_views(options.views, len(scene.fov_degrees))
             truth = load_ground_truth(file, views)
@@ -282,7 +283,7 @@ def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pendin
                 yield _Pending(file, names[:count], running, truths[:count])
                 names, truths = names[count:], truths[count:]
         if options.save_h5:
-            save_h5(scene, options.output_dir / f"{name}.h5")
+            save_scene(scene, options.output_dir / f"{name}.h5")
         summary.triangles += len(scene.triangles)
         summary.views += len(views)
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from rf_jax.compilation import enable_compilation_cache
 from rf_jax.errors import InputError
 from rf_jax.models import RenderFormer, RenderFormerConfig
-from rf_jax.rendering.preprocess import prepare_scene
+from rf_jax.rendering.generations import AnyScene, load_encoders, load_for, network_input
 from rf_jax.rendering.programs import Programs
 from rf_jax.rendering.sharding import (
     BY_VIEW,
@@ -27,8 +27,9 @@ from rf_jax.rendering.sharding import (
 )
 from rf_jax.rendering.stages import cast_variables, encode, render
 from rf_jax.scene.check import log_warnings
+from rf_jax.scene.latents import LatentEncoders
 from rf_jax.scene.validate import with_view_axes
-from rf_jax.structs import Scene, SceneEncoding
+from rf_jax.structs import SceneEncoding
 from rf_jax.trained_on import PUBLISHED, TrainedOn
 from rf_jax.weights.pretrained import BUNDLED_WEIGHTS, load_pretrained, with_attention
 
@@ -75,6 +76,7 @@ class Renderer:
         attention: str | None = None,
         trained_on: TrainedOn = PUBLISHED,
         devices: int | None = None,
+        latent_encoders: LatentEncoders | None = None,
     ):
         """Puts a network on the first device of this process.
 
@@ -88,6 +90,7 @@ class Renderer:
           devices: number of this process's devices; None takes all. They share the views of a
             scene, and the triangles of a large one (see `rf_jax.rendering.sharding`). Each gets a
             copy of the weights when it is needed.
+          latent_encoders: encode materials and environments for a network of V2.
 
         Raises:
           InputError: unknown names, more devices than there are, or an attention that does not go
@@ -104,7 +107,7 @@ class Renderer:
         self.approximates_exact_weights = trained_exact and not _is_exact(config)
         self.config = config
         self.trained_on = trained_on
-        self._precision = precision
+        self._precision, self._encoders = precision, latent_encoders
         self._model = RenderFormer(config, dtype)
         self._devices = first_devices(devices)
         self._variables = jax.device_put(cast_variables(variables, dtype), self._devices[0])
@@ -120,8 +123,12 @@ class Renderer:
         precision: str = "fp32",
         attention: str | None = None,
         devices: int | None = None,
+        latent_encoders: str | Path | None = None,
     ) -> "Renderer":
         """A renderer with the weights at `path` (see `load_pretrained`); default: the bundled ones.
+
+        Weights of RenderFormer V2 need the folder `latent_encoders` (see `load_latent_encoders`)
+        for all scenes but HDF5 files that hold latents.
 
         Also turns on JAX's persistent compilation cache (see `enable_compilation_cache`).
 
@@ -130,12 +137,21 @@ class Renderer:
         """
         enable_compilation_cache()
         network = load_pretrained(path)
-        known = network.trained_on
-        return cls(network.variables, network.config, precision, attention, known, devices)
+        encoders = load_encoders(latent_encoders, network.config)
+        arguments = network.variables, network.config, precision, attention, network.trained_on
+        return cls(*arguments, devices, encoders)
+
+    def load_scene(self, path: str | Path) -> AnyScene:
+        """Loads a scene, a file or a bundled one, in the form that this network renders fastest.
+
+        Raises:
+          InputError: as `rf_jax.scene.load_scene`, or the network cannot read the scene.
+        """
+        return load_for(self.config, path, self._encoders)
 
     def render(
         self,
-        scene: Scene | Sequence[Scene],
+        scene: AnyScene | Sequence[AnyScene],
         resolution: int | tuple[int, int] | None = None,
         batch_size: int = 1,
     ) -> np.ndarray | list[np.ndarray]:
@@ -159,7 +175,7 @@ class Renderer:
         Raises:
           InputError: a bad scene, resolution or batch size, or a result that is not finite.
         """
-        if not isinstance(scene, Scene):
+        if not isinstance(scene, AnyScene):
             if not isinstance(scene, list | tuple):
                 raise InputError(
                     f"scene: expected a Scene or a list of scenes, found {type(scene).__name__}; "
@@ -196,7 +212,7 @@ class Renderer:
             raise InputError(f"resolution: expected at most {MAX_RESOLUTION}, found {side}")
         return int(side)
 
-    def encode_scene(self, scene: Scene) -> SceneEncoding:
+    def encode_scene(self, scene: AnyScene) -> SceneEncoding:
         """Runs the view-independent stage, which serves all views.
 
         Args:
@@ -205,7 +221,7 @@ class Renderer:
         Raises:
           InputError: a bad scene.
         """
-        tokens, devices = prepare_scene(scene, self.config), self._devices
+        tokens, devices = network_input(scene, self.config, self._encoders), self._devices
         if is_worth_splitting(tokens, self._model, len(devices)):
             tokens = pad_tokens(tokens, self.config.num_register_tokens, len(devices))
         else:

@@ -26,6 +26,7 @@ __all__ = [
     "load_scene_description",
     "parse_scene_description",
     "save_h5",
+    "scene_file",
     "validate_scene",
 ]
 
@@ -46,23 +47,32 @@ def load_scene(path: str | Path) -> Scene:
     Raises:
       InputError: names the file, the field, what was expected and what was found.
     """
-    if not os.path.exists(path) and str(path) in bundled_scene_names():
-        path = bundled_scene(str(path))
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if os.path.isdir(path):
-        raise InputError(f"{path}: an animation; load one of its frames, see find_scene_files")
-    if suffix in (".h5", ".hdf5"):
+    path = scene_file(path)
+    if path.suffix.lower() != ".json":
         return load_h5(path)
-    if suffix != ".json":
-        raise InputError(
-            f"{path}: expected a scene file ending in .json, .h5 or .hdf5, or a bundled scene "
-            f"({', '.join(bundled_scene_names())})"
-        )
     value = read_json(path)
     with prefix_errors(str(path)):
         refuse_v2(value)
         return build_scene(parse_scene_description(value), path.parent)
+
+
+def scene_file(path: str | Path) -> Path:
+    """The path of a scene file, or of the file of a bundled scene; it need not exist.
+
+    Raises:
+      InputError: an animation, or no kind of scene.
+    """
+    if not os.path.exists(path) and str(path) in bundled_scene_names():
+        path = bundled_scene(str(path))
+    path = Path(path)
+    if os.path.isdir(path):
+        raise InputError(f"{path}: an animation; load one of its frames, see find_scene_files")
+    if path.suffix.lower() not in (".json", ".h5", ".hdf5"):
+        raise InputError(
+            f"{path}: expected a scene file ending in .json, .h5 or .hdf5, or a bundled scene "
+            f"({', '.join(bundled_scene_names())})"
+        )
+    return path
 
 
 def find_scene_files(source: str | Path) -> list[Path]:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from rf_jax.errors import one_line
-from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
+from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene, SceneV2
 from rf_jax.trained_on import LIGHT_EDGE, TrainedOn
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ _PHRASES = {
 }
 """How a warning names a field of `TrainedOn` and the values that are outside of its range."""
 
+_NO_LIGHT = "no light: no triangle emits"
+
 NAME_WIDTH = 23
 """Characters of an object's name in tables."""
 
@@ -38,18 +40,20 @@ _LIGHT_ROW = "{:<24}{:>10}  {:<20}{:<20}{}"
 _VIEW_ROW = "{:<8}{:<24}{:<12}{}"
 
 
-def scene_warnings(scene: Scene, trained_on: TrainedOn) -> dict[str, str]:
+def scene_warnings(scene: Scene | SceneV2, trained_on: TrainedOn) -> dict[str, str]:
     """One line for each way in which a scene is unlike those that the weights saw.
 
     Such a scene is rendered all the same, but the image may be far from the truth.
 
     Args:
-      scene: a valid scene, batched or not.
+      scene: a valid scene, batched or not. Of one of V2 only its light is looked at.
       trained_on: what the weights were trained on.
 
     Returns:
       the lines by the field of `TrainedOn` that they are about.
     """
+    if isinstance(scene, SceneV2):
+        return {} if _is_lit(scene) else {"lights": _NO_LIGHT}
     if np.ndim(scene.triangles) == 4:
         scenes = [jax.tree.map(lambda x, i=i: x[i], scene) for i in range(len(scene.triangles))]
         lines = [scene_warnings(single, trained_on) for single in scenes]
@@ -57,7 +61,7 @@ def scene_warnings(scene: Scene, trained_on: TrainedOn) -> dict[str, str]:
     values = measure(scene)
     warnings = {}
     if not values["lights"][0]:
-        warnings["lights"] = "no light: no triangle emits"
+        warnings["lights"] = _NO_LIGHT
         del values["emission"]
     for field, found in values.items():
         limit = getattr(trained_on, field)
@@ -74,7 +78,9 @@ def scene_warnings(scene: Scene, trained_on: TrainedOn) -> dict[str, str]:
     return warnings
 
 
-def log_warnings(scene: Scene, trained_on: TrainedOn, logged: set[str], where: str = "") -> None:
+def log_warnings(
+    scene: Scene | SceneV2, trained_on: TrainedOn, logged: set[str], where: str = ""
+) -> None:
     """Logs the lines of `scene_warnings` behind `where`, except for fields that are in `logged`.
 
     Their fields are added to `logged`.
@@ -83,6 +89,14 @@ def log_warnings(scene: Scene, trained_on: TrainedOn, logged: set[str], where: s
         if field not in logged:
             logged.add(field)
             _log.warning("%s%s", where, line)
+
+
+def _is_lit(scene: SceneV2) -> bool:
+    """Whether a triangle emits, or the environment does."""
+    environment = scene.environment
+    return bool(np.any(scene.emission)) or (
+        environment is not None and bool(np.any(environment.strength))
+    )
 
 
 def measure(scene: Scene) -> dict[str, np.ndarray]:

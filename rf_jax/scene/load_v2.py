@@ -46,10 +46,8 @@ def load_scene_v2(path: str | Path, encoders: LatentEncoders | None) -> SceneV2:
       InputError: names the file, the field, what was expected and what was found.
     """
     path = Path(path)
-    if path.suffix.lower() in (".h5", ".hdf5"):
-        return load_h5_v2(path, encoders)
     if path.suffix.lower() != ".json":
-        raise InputError(f"{path}: expected a scene file ending in .json, .h5 or .hdf5")
+        return load_h5_v2(path, encoders)
     value = read_json(path)
     with prefix_errors(str(path)):
         encoders = require_encoders(encoders, "materials")
