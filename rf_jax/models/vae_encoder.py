@@ -23,6 +23,9 @@ Size = Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 2**16)]
 Factors = Annotated[tuple[Size, ...], Limit("of at most 8 entries", lambda x: len(x) <= 8)]
 Count = Annotated[int, Limit("in [1, 16]", lambda x: 1 <= x <= 16)]
 
+NAME = "vae_encoder"
+"""Its name beside the mappers (`rf_jax.models.material_mapper`)."""
+
 _EXACT = matmul_precision(jnp.float32)
 
 

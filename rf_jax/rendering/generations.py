@@ -35,7 +35,7 @@ def load_encoders(folder: str | Path | None, config: RenderFormerConfig) -> Late
             "--latent_encoders: these weights are of RenderFormer V1, which reads materials as "
             "they are; leave it out, or give weights of V2"
         )
-    return LatentEncoders(load_latent_encoders(folder))
+    return LatentEncoders(load_latent_encoders(folder), Path(folder) / "environments")
 
 
 def load_for(

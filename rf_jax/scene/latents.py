@@ -1,7 +1,11 @@
 """Materials and environment maps as the latents that RenderFormer V2 reads."""
 
+import contextlib
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -9,7 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rf_jax.errors import InputError
+from rf_jax.files import atomic_path
 from rf_jax.models.material_mapper import PARAMETERS
+from rf_jax.models.vae_encoder import NAME as VAE
 from rf_jax.scene.description_v2 import SurfaceMaterial
 from rf_jax.scene.environment_map import SHAPE, environment_images
 from rf_jax.structs import Environment
@@ -34,16 +41,20 @@ class Network(Protocol):
 class LatentEncoders:
     """Encodes materials and environment maps, each distinct one once."""
 
-    def __init__(self, networks: Mapping[str, Network]):
+    def __init__(self, networks: Mapping[str, Network], store: Path | None = None):
         """Puts the networks on the default device, in float32.
 
         Args:
           networks: what `rf_jax.weights.latent_encoders.load_latent_encoders` returned.
+          store: a folder that keeps the latents of environment maps, which take long on CPUs, for
+            later runs; None for none.
         """
         self._apply = {name: _compiled(network) for name, network in networks.items()}
         self._codes: dict[SurfaceMaterial, list[float]] = {}
         self._colors: dict[tuple[float, ...], np.ndarray] = {}
-        self._images: dict[bytes, np.ndarray] = {}
+        self._images: dict[str, np.ndarray] = {}
+        self._store = store
+        self._digest = _digest(*jax.tree.leaves(networks[VAE].variables))
 
     def textures(self, materials: Sequence[SurfaceMaterial]) -> np.ndarray:
         """The latents of constant materials.
@@ -93,16 +104,44 @@ class LatentEncoders:
             values = np.zeros((_BATCH, 1, 1, 3), np.float32)
             values[: len(batch), 0, 0] = batch
             images = np.broadcast_to(values, (_BATCH, IMAGE_SIZE, IMAGE_SIZE, 3))
-            latents = np.asarray(self._apply["vae_encoder"](images))
+            latents = np.asarray(self._apply[VAE](images))
             self._colors.update(zip(batch, np.moveaxis(latents, -1, 1), strict=False))
 
     def _encode_image(self, image: np.ndarray) -> np.ndarray:
         """The latent [16, H / 8, W / 8] of one image [H, W, 3]."""
-        key = hashlib.sha256(image.tobytes()).digest()
+        key = _digest(self._digest, image)
         if key not in self._images:
-            latent = np.asarray(self._apply["vae_encoder"](image[None]))
-            self._images[key] = np.moveaxis(latent[0], -1, 0)
+            path = self._store and self._store / f"{key}.npz"
+            latent = None if path is None else _stored_latent(path)
+            if latent is None:
+                latent = np.moveaxis(np.asarray(self._apply[VAE](image[None]))[0], -1, 0)
+                if path is not None:
+                    _store_latent(path, latent)
+            self._images[key] = latent
         return self._images[key]
+
+
+def _digest(*parts: np.ndarray | str) -> str:
+    """A name for an image or a network that no other one has."""
+    result = hashlib.sha256()
+    for part in parts:
+        result.update(part.encode() if isinstance(part, str) else np.asarray(part).tobytes())
+    return result.hexdigest()[:32]
+
+
+def _stored_latent(path: Path) -> np.ndarray | None:
+    """The latent in a file; None if there is none, or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["latent"]
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _store_latent(path: Path, latent: np.ndarray) -> None:
+    """Writes a latent, or nothing where nothing can be written."""
+    with contextlib.suppress(InputError), atomic_path(path) as temporary:
+        np.savez(temporary, latent=latent)
 
 
 def _colors(code: Sequence[float]) -> list[tuple[float, ...]]:

@@ -21,6 +21,7 @@ from rf_jax.checksums import CHECKSUMS_NAME, verify_checksums, write_checksums
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.files import atomic_path, remove_abandoned
 from rf_jax.models.material_mapper import CONFIGS, PARAMETERS, MapperConfig, MaterialMapper
+from rf_jax.models.vae_encoder import NAME as VAE
 from rf_jax.models.vae_encoder import VaeEncoder, VaeEncoderConfig
 from rf_jax.weights.checkpoint import CONFIG_NAME, load_config_json
 from rf_jax.weights.convert import check_arrays
@@ -29,9 +30,6 @@ from rf_jax.weights.torch_files import (
     resolve_model_folder,
     write_safetensors,
 )
-
-VAE = "vae_encoder"
-"""The name of the image encoder beside those of the mappers."""
 
 VAE_SOURCE = "Qwen/Qwen-Image/vae"
 """Where the autoencoder is on the Hugging Face hub."""

@@ -83,6 +83,28 @@ def test_the_environment(networks, encoders):
     np.testing.assert_allclose(environment.latent_hdr, expected, atol=1e-4)
 
 
+def test_latents_of_environments_are_stored(networks, tmp_path):
+    def encode():
+        encoders = LatentEncoders(networks, tmp_path / "environments")
+        batches = []
+        apply = encoders._apply[VAE]
+        encoders._apply[VAE] = lambda images: batches.append(1) or apply(images)
+        return encoders.environment(None), len(batches)
+
+    first, count = encode()
+    assert count == 1  # both images of a black map are the same
+    again, count = encode()
+    assert count == 0
+    np.testing.assert_array_equal(again.latent_hdr, first.latent_hdr)
+    (path,) = (tmp_path / "environments").iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    again, count = encode()
+    assert count == 1
+    np.testing.assert_array_equal(again.latent_hdr, first.latent_hdr)
+
+
 def test_no_environment_is_a_black_one(encoders):
     environment = encoders.environment(None)
     assert environment.strength == 0
