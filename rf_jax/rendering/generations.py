@@ -73,6 +73,9 @@ def network_input(
             )
         scene = scene_to_v2(scene, require_encoders(encoders, "materials"))
     validate_scene_v2(scene)
+    if config.v2.use_env_lighting and scene.environment is None:
+        encoders = require_encoders(encoders, "environment")
+        scene = scene.replace(environment=encoders.environment(None))
     return prepare_scenes_v2([scene], config)
 
 
