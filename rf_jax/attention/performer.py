@@ -79,7 +79,8 @@ class PerformerAttention(nn.Module):
     """
 
     options: PerformerOptions
-    axis_name: str | None = None  # see `performer_attention`
+    cross: bool = False  # these two are arguments of `performer_attention`
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, query, key, value, key_lengths=None):
@@ -96,9 +97,8 @@ class PerformerAttention(nn.Module):
             logit = self.param("temperature", _initial_temperature, (num_heads,), jnp.float32)
             factor = temperature(logit, head_dim)[:, None].astype(query.dtype)
             query, key = query * factor, key * factor
-        return performer_attention(
-            query, key, value, key_lengths, projection.value, self.options, self.axis_name
-        )
+        constants = projection.value, self.options, self.cross, self.axis_name
+        return performer_attention(query, key, value, key_lengths, *constants)
 
 
 def performer_attention(
@@ -108,6 +108,7 @@ def performer_attention(
     key_lengths: jax.Array | None,
     projection: jax.Array,
     options: PerformerOptions = PerformerOptions(),
+    cross: bool = False,
     axis_name: str | None = None,
 ) -> jax.Array:
     """Approximates softmax attention; see `rf_jax.attention` for the contract.
@@ -118,6 +119,8 @@ def performer_attention(
       key_lengths: [B] int32, or None if all keys are valid.
       projection: [draws, hd], drawn by `orthogonal_projection`.
       options: only `hyperbolic` and `center_keys` matter here.
+      cross: whether the queries are other tokens than the keys; then all of them are valid. Else
+        they are as many, and the lengths hold for them too. Only `center_keys` asks.
       axis_name: the mesh axis over whose devices queries, keys and values are split alike; the
         lengths count the keys of all devices. None if they are not split.
 
@@ -126,7 +129,7 @@ def performer_attention(
     """
     here, key_lengths = _lengths(key, key_lengths, axis_name)
     if options.center_keys:
-        key = _centered(query, key, here, key_lengths, axis_name)
+        key = _centered(query, key, here, key_lengths, cross, axis_name)
     blocks = (split_blocks(x, CHUNK) for x in (key, value))
     sums = _sum_keys(*blocks, here, projection, options.hyperbolic)
     summary = _summary(_sum_devices(sums, axis_name), key_lengths)
@@ -231,15 +234,13 @@ def _lengths(key, key_lengths, axis_name):
     return jnp.clip(key_lengths - first, 0, padded), key_lengths
 
 
-def _centered(query, key, here, key_lengths, axis_name):
-    """Subtracts the means of the valid queries and keys from the keys.
-
-    If there are as many queries as keys, this is taken to be self attention, where queries are
-    padded as keys are. In cross attention all queries are valid.
-    """
-    alike = query.shape[1] == key.shape[1]
-    query_means = (here, key_lengths) if alike else (query.shape[1], query.shape[1])
-    center = _mean(query, *query_means, axis_name) + _mean(key, here, key_lengths, axis_name)
+def _centered(query, key, here, key_lengths, cross, axis_name):
+    """Subtracts the means of the valid queries and keys from the keys."""
+    center = _mean(key, here, key_lengths, axis_name)
+    if cross:
+        center = center + _mean(query, query.shape[1], query.shape[1], None)
+    else:
+        center = center + _mean(query, here, key_lengths, axis_name)
     return (key.astype(center.dtype) - center).astype(key.dtype)
 
 
@@ -362,6 +363,7 @@ PERFORMER = Attention(
     options=PerformerOptions(),
     has_variables=True,
     sums_keys=True,
+    tells_cross=True,
     flops=performer_flops,
     redraw=redraw_projections,
     torch_names={"projection": PROJECTION_NAME, "temperature": "temperature"},

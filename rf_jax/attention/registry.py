@@ -65,6 +65,9 @@ class Attention:
         mesh axis if it is given the axis as the keyword `axis_name`: keys and values are then those
         of its device, and lengths those of all devices. Tokens of other functions are split by
         gathering the keys and values, if the functions are exact (`rf_jax.attention.sharding`).
+      tells_cross: whether `function` takes the keyword `cross`, because it reads the queries as a
+        whole: True if they are not the tokens of the keys, and then all are valid; False if they
+        are, and then they have the lengths of the keys.
       context_axis: for cross attention, the mesh axis over whose devices the keys and values of a
         layer are split when they reach it; the layer gathers them. None if every device has all.
       token_order: whether neighbouring tokens should be near to each other in space; triangles are
@@ -88,6 +91,7 @@ class Attention:
     exact: bool = False
     rows_per_device: bool = False
     sums_keys: bool = False
+    tells_cross: bool = False
     context_axis: str | None = None
     token_order: bool = False
     reads_sinks: bool = False
@@ -96,16 +100,22 @@ class Attention:
     torch_names: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     recognize: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None
 
-    def bind(self) -> AttentionFn:
+    def bind(self, cross: bool = False) -> AttentionFn:
         """The function with its options, for a layer to call.
 
         A function with variables must be bound inside a compact method of the layer, which then
         owns the variables.
+
+        Args:
+          cross: whether the queries are other tokens than the keys, as in cross attention.
         """
-        options = () if self.options is None else (self.options,)
+        keywords = {"cross": cross} if self.tells_cross else {}
         if self.has_variables:
-            return self.function(*options, name=self.name)
-        return functools.partial(self.function, options=self.options) if options else self.function
+            options = () if self.options is None else (self.options,)
+            return self.function(*options, **keywords, name=self.name)
+        if self.options is not None:
+            keywords["options"] = self.options
+        return functools.partial(self.function, **keywords) if keywords else self.function
 
     def with_options(self, chosen: tuple[Any, ...]) -> "Attention":
         """This function with those of the chosen options that are its own, if there are any.

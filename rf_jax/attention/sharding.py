@@ -60,13 +60,17 @@ def shard_attention(
         return _on_mesh(_gathering(function, None if options else tokens), variables, mesh, spec)
 
     spec = P(rows, tokens)
-    if not attention.has_variables:
-        function = functools.partial(attention.bind(), **options)
-        return dataclasses.replace(attention, function=on_mesh(function), options=None)
 
-    def make(*arguments: Any, name: str) -> AttentionFn:
+    def attend(*arrays: jax.Array, **keywords: Any) -> jax.Array:
+        function = functools.partial(attention.bind(**keywords), **options)
+        return on_mesh(function)(*arrays)
+
+    if not attention.has_variables:
+        return dataclasses.replace(attention, function=attend, options=None)
+
+    def make(*arguments: Any, **keywords: Any) -> AttentionFn:
         """Stands for the class of the module, whose variables the layer owns as before."""
-        module = attention.function(*arguments, **options, name=name)
+        module = attention.function(*arguments, **options, **keywords)
         detached = module.clone(parent=None, name=None)
         return on_mesh(detached.apply, (dict(module.variables),))
 

@@ -93,7 +93,7 @@ class CrossAttention(nn.Module):
             key = rotate(key, key_rotation)
             if config.rotate_values:
                 value = rotate(value, key_rotation)
-        out = config.attention.bind()(query, key, value, key_lengths)
+        out = config.attention.bind(cross=True)(query, key, value, key_lengths)
         if query_rotation is not None and config.rotate_values:
             out = rotate(out, inverse(query_rotation))
         return linear(config.width, self.dtype, "out", config.use_bias)(merge_heads(out))

@@ -104,7 +104,9 @@ def _approximate(seed, heads, options):
 
 
 _performer = jax.jit(
-    lambda q, k, v, projection, options: performer_attention(q, k, v, None, projection, options),
+    lambda q, k, v, projection, options: performer_attention(
+        q, k, v, None, projection, options, cross=True
+    ),
     static_argnames="options",
 )
 

@@ -1,5 +1,6 @@
 """FAVOR+ against the published one, its statistics, padding, and the options."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ from rf_jax.attention.performer import (
     redraw_projections,
     temperature,
 )
+from rf_jax.models.transformer import CrossAttention
 
 REFERENCE = Path(__file__).parents[1] / "data" / "favor_plus.npz"
 ALL_OPTIONS = [
@@ -83,6 +85,25 @@ def test_padding_has_no_gradient(options):
         assert np.isfinite(gradient).all()
         assert np.all(gradient[1, 20:] == 0)
         assert np.any(gradient[1, :20] != 0)
+
+
+def test_cross_attention_with_as_many_queries_as_keys(config):
+    """All queries are valid there, though only some of the keys are."""
+    options = PerformerOptions(features=16, center_keys=True)
+    transformer = dataclasses.replace(
+        config.view_dependent, attention=get_attention("performer", (options,))
+    )
+    layer = CrossAttention(transformer, jnp.float32)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(1, 16, transformer.width)), jnp.float32)
+    context = [jnp.asarray(rng.normal(size=(1, 20, 1, 36)), jnp.float32) for _ in range(2)]
+    lengths = jnp.array([9])
+    variables = layer.init(jax.random.key(0), x, *context, None, None, lengths)
+    more, as_many = (
+        layer.apply(variables, x, *(c[:, :count] for c in context), None, None, lengths)
+        for count in (20, 16)
+    )
+    assert relative_error(as_many, more) <= 1e-5
 
 
 def test_length_0_gives_zeros():
