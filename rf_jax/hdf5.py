@@ -12,7 +12,8 @@ from rf_jax.errors import InputError, listed, one_line, prefix_errors
 from rf_jax.files import check_file
 
 MAX_BYTES = 2**32
-"""Largest dataset that is read: patches [N, 13, 32, 32] of 160,000 triangles in float16."""
+"""Largest dataset that is read where its reader states no less: patches [N, 13, 32, 32] of 160,000
+triangles in float16."""
 
 _COMPRESSION = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF}
 _FILTERS = _COMPRESSION | {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -50,7 +51,7 @@ def has_dataset(file: h5py.File, name: str) -> bool:
     return file.id.links.exists(name.encode())
 
 
-def numeric_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+def numeric_dataset(file: h5py.File, name: str, max_bytes: int = MAX_BYTES) -> h5py.Dataset:
     """Finds a dataset whose numbers can be read safely; nothing of it has been read yet.
 
     Virtual and external datasets are refused, because they read other files and can map themselves,
@@ -59,10 +60,11 @@ def numeric_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     Args:
       file: an open file.
       name: name of the dataset, with the names of groups in front, separated by "/".
+      max_bytes: as much as its reader can need. Compressed zeros take almost no room in a file.
 
     Raises:
       InputError: there is no such dataset, it does not hold integers or floating-point numbers, it
-        is virtual or external, it holds less than it declares, or it is larger than `MAX_BYTES`.
+        is virtual or external, it holds less than it declares, or it is larger than `max_bytes`.
     """
     dataset = _linked(file, name)
     if not isinstance(dataset, h5py.Dataset):
@@ -81,7 +83,7 @@ def numeric_dataset(file: h5py.File, name: str) -> h5py.Dataset:
         found, is_numeric = "another type", False
     if not is_numeric:
         raise InputError(f"{name}: expected an array of numbers, found {found}")
-    _check_size(dataset, name, file.id.get_filesize())
+    _check_size(dataset, name, file.id.get_filesize(), max_bytes)
     return dataset
 
 
@@ -101,7 +103,7 @@ def _linked(file: h5py.File, name: str) -> h5py.HLObject | None:
     return found
 
 
-def _check_size(dataset: h5py.Dataset, name: str, file_size: int) -> None:
+def _check_size(dataset: h5py.Dataset, name: str, file_size: int, max_bytes: int) -> None:
     """Checks that what the dataset declares fits the memory, and what is stored in the file."""
     layout = dataset.id.get_create_plist()
     filters = [layout.get_filter(i)[0] for i in range(layout.get_nfilters())]
@@ -117,9 +119,9 @@ def _check_size(dataset: h5py.Dataset, name: str, file_size: int) -> None:
             f"{name}: expected {list(dataset.shape)} values, found only {stored} bytes in the "
             "file; write it again"
         )
-    if needed > MAX_BYTES:
+    if needed > max_bytes:
         raise InputError(
-            f"{name}: expected at most {MAX_BYTES >> 30} GiB, found {needed >> 30} GiB "
+            f"{name}: expected at most {max_bytes >> 20:,} MiB, found {needed >> 20:,} MiB "
             f"({list(dataset.shape)})"
         )
     if _COMPRESSION & set(filters) and stored > _TRUSTED_CHUNK:

@@ -42,6 +42,9 @@ VGG_LAYERS = {
 }
 """Channels of the five blocks of VGG-16, those of the input first."""
 
+_LARGEST = 2**24
+"""Most bytes of one array of weights; the largest kernels have 9.4 MB."""
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -180,13 +183,13 @@ def _read_params(folder: Path) -> dict[str, Any]:
         names = [name for name in file if name.startswith("conv")]
         layers = {
             name: {
-                "kernel": numeric_dataset(file, f"{name}/weight")[:],
-                "bias": numeric_dataset(file, f"{name}/bias")[:],
+                "kernel": numeric_dataset(file, f"{name}/weight", _LARGEST)[:],
+                "bias": numeric_dataset(file, f"{name}/bias", _LARGEST)[:],
             }
             for name in names
         }
     with opened_h5(folder / FILES[1]) as file:
-        kernels = [numeric_dataset(file, f"lin{i}")[:] for i in range(5)]
+        kernels = [numeric_dataset(file, f"lin{i}", _LARGEST)[:] for i in range(5)]
     heads = {f"lins_{i}": {"layer": {"kernel": kernel}} for i, kernel in enumerate(kernels)}
     return {"params": {"vgg": layers, **heads}}
 

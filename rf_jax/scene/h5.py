@@ -10,7 +10,7 @@ import numpy as np
 
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
-from rf_jax.hdf5 import has_dataset, numeric_dataset, opened_h5
+from rf_jax.hdf5 import MAX_BYTES, has_dataset, numeric_dataset, opened_h5
 from rf_jax.scene.triangles import drop_undefined_normals
 from rf_jax.scene.validate import to_float32, validate_scene, validate_shapes, validate_values
 from rf_jax.structs import PUBLISHED_TEXTURE_SIZE, Scene, constant_texture, expand_texture
@@ -23,6 +23,9 @@ DATASETS = {
     "fov_degrees": "fov",
 }
 """Name of the dataset that holds each field of `Scene`."""
+
+LARGEST = {"triangles": 2**29, "vn": 2**29, "light_strength": 2**28, "c2w": 2**24, "fov": 2**20}
+"""Most bytes of a scene's datasets: 7 million triangles and 131,072 views in float64."""
 
 _FLOAT16_MAX = 65504
 
@@ -67,7 +70,7 @@ def load_images(path: str | Path, views: Sequence[int] | None = None) -> np.ndar
     """
     with opened_h5(path) as file:
         dataset = numeric_dataset(file, "img")
-        _check_images_type(dataset, numeric_dataset(file, "c2w").shape[:1])
+        _check_images_type(dataset, scene_dataset(file, "c2w").shape[:1])
         images = dataset[:] if views is None else np.stack([dataset[i] for i in views])
         _check_images_values(images)
     return images
@@ -181,13 +184,18 @@ def _check_images_values(images: np.ndarray) -> None:
         raise InputError(f"img: expected finite values, found {bad} others")
 
 
+def scene_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset of a scene, whose values have not been read; InputError if it is too large."""
+    return numeric_dataset(file, name, LARGEST.get(name, MAX_BYTES))
+
+
 def _read(file: h5py.File, path: str | Path) -> Scene:
     if has_dataset(file, "light_strength"):
         raise InputError(
             "light_strength: a processed scene of RenderFormer V2, which only weights of V2 read; "
             "give such weights, or a scene of V1"
         )
-    datasets = {field: numeric_dataset(file, name) for field, name in DATASETS.items()}
+    datasets = {field: scene_dataset(file, name) for field, name in DATASETS.items()}
     fov = datasets["fov_degrees"]
     if len(fov.shape) == 2 and fov.shape[1] == 1:
         datasets["fov_degrees"] = fov[:, 0]

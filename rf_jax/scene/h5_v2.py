@@ -13,7 +13,7 @@ from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
 from rf_jax.hdf5 import has_dataset, numeric_dataset, opened_h5
 from rf_jax.scene.environment_map import SHAPE, check_environment_map
-from rf_jax.scene.h5 import projections
+from rf_jax.scene.h5 import projections, scene_dataset
 from rf_jax.scene.triangles import drop_undefined_normals
 from rf_jax.scene.validate import to_float32
 from rf_jax.scene.validate_v2 import validate_scene_v2
@@ -76,7 +76,7 @@ def load_h5_v2(path: str | Path, encoders: EncodesEnvironments | None) -> SceneV
     with opened_h5(path) as file:
         _check_texture(file)
         arrays = {
-            name: to_float32(numeric_dataset(file, name)[:])
+            name: to_float32(scene_dataset(file, name)[:])
             for name in ("triangles", "vn", "light_strength", "c2w", "fov")
         }
         texture = numeric_dataset(file, "texture")[:]

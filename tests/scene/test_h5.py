@@ -259,3 +259,13 @@ def test_a_failed_save_keeps_the_old_file(scene, tmp_path, monkeypatch):
         save_h5(scene, path)
     _assert_same(load_h5(path), scene)
     assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_zeros_that_no_scene_needs_are_refused_unread(scene, tmp_path):
+    """They take a few hundred bytes in the file, and gigabytes in memory."""
+    save_h5(scene, tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["fov"]
+        file.create_dataset("fov", data=np.zeros(2**19, "f4"), compression="gzip")
+    with pytest.raises(InputError, match=r"fov: expected at most 1 MiB, found 2 MiB \(\[524288"):
+        load_h5(tmp_path / "a.h5")
