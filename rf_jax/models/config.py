@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from rf_jax import schema, trained_on
 from rf_jax.attention import ATTENTIONS, Attention, get_attention
 from rf_jax.errors import InputError
-from rf_jax.models.config_v2 import PE_TYPE, V2Config, joined_keys, split_keys
+from rf_jax.models.config_v2 import ATTENTION, PE_TYPE, V2Config, joined_keys, split_keys
 from rf_jax.schema import Limit
 
 NormType = Literal["rms_norm", "layer_norm"]
@@ -225,6 +225,7 @@ class RenderFormerConfig:
         ours = {k: v for k, v in ours.items() if k in _OURS or k not in _own_hints()}
         if self.v2 is not None:
             values = joined_keys(self.v2, values)
+            ours["view_independent_attention"] = ATTENTION
         values = {k: v for k, v in values.items() if k not in ours or v != ours[k]}
         values |= _FIXED if self.v2 is None else {}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(values.items())}

@@ -127,8 +127,6 @@ def joined_keys(v2: V2Config, values: dict[str, Any]) -> dict[str, Any]:
     """
     values = {key: value for key, value in values.items() if key not in _NOT_WRITTEN}
     values[WINDOW] = values.pop("sliding_sink_window")
-    if values.get("view_independent_attention") == ATTENTION:
-        del values["view_independent_attention"]
     if v2.encoder_norm_eps == V2Config.encoder_norm_eps:
         del values["encoder_norm_eps"]
     return values | {key: value for key, value in _FIXED.items() if key not in _NOT_WRITTEN}

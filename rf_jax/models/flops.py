@@ -5,7 +5,7 @@ padding and element-wise work.
 """
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ from rf_jax.models.config import WINDOW_SIZE, RenderFormerConfig, TransformerCon
 from rf_jax.precision import matmul_precision
 from rf_jax.structs import NUM_CHANNELS
 
+ENVIRONMENT_TOKENS = 64
+"""Tokens of an environment map of the published size, 256x512."""
+
 MIN_SECONDS = 0.01
 """Least duration of a measurement of the product rate: a shorter one would time its launch."""
 
@@ -21,32 +24,67 @@ REPETITIONS = 5
 """Measurements of the product rate, of which the fastest counts."""
 
 
-def view_independent_flops(config: RenderFormerConfig, num_triangles: int) -> float:
+class TokenCounts(NamedTuple):
+    """How many tokens a scene has, and how many of them are sinks."""
+
+    tokens: int
+    sinks: int
+
+
+def token_counts(
+    config: RenderFormerConfig, num_triangles: int, num_lights: int = 1
+) -> TokenCounts:
+    """The tokens of a scene without volumes.
+
+    Args:
+      config: the network.
+      num_triangles: those that emit included.
+      num_lights: how many emit; only V2 counts them apart.
+    """
+    registers = config.num_register_tokens
+    if config.v2 is None:
+        return TokenCounts(registers + num_triangles, registers)
+    normal = num_triangles - num_lights
+    environment = ENVIRONMENT_TOKENS if config.v2.use_env_lighting else 0
+    sinks = registers + environment + normal // config.v2.summary_block_size + num_lights
+    return TokenCounts(sinks + normal, sinks)
+
+
+def view_independent_flops(
+    config: RenderFormerConfig, num_triangles: int, num_lights: int = 1
+) -> float:
     """The view-independent stage, for a scene with one material value per triangle.
 
     That is L (8 S w^2 + 6 S w f + 4 S^2 w) and the input encoders, with width w and feed-forward
     width f. The second term is that of SwiGLU, and the last that of exact attention; other
-    attention functions count their own.
+    attention functions count their own. What V2 encodes once per material or for the environment is
+    left out.
     """
-    stage, tokens = config.view_independent, num_triangles + config.num_register_tokens
+    stage, (tokens, sinks) = (
+        config.view_independent,
+        token_counts(config, num_triangles, num_lights),
+    )
     layer = 8 * tokens * stage.width**2 + _feed_forward_flops(stage, tokens)
-    layer += _attention_flops(stage, tokens, tokens)
-    inputs = NUM_CHANNELS + (9 * (1 + 2 * config.vn_pe_num_freqs) if config.use_vn_encoder else 0)
+    layer += _attention_flops(stage, tokens, tokens, sinks)
+    inputs = NUM_CHANNELS if config.v2 is None else 3 + 9 * (1 + 2 * config.vertex_pe_num_freqs)
+    inputs += 9 * (1 + 2 * config.vn_pe_num_freqs) if config.use_vn_encoder else 0
     return stage.depth * layer + 2 * inputs * stage.width * num_triangles
 
 
-def context_flops(config: RenderFormerConfig, num_triangles: int) -> float:
+def context_flops(config: RenderFormerConfig, num_triangles: int, num_lights: int = 1) -> float:
     """Keys and values of the view-dependent stage, once per scene: 4 L S w' w.
 
     The tokens have width w', and the keys and values w.
     """
-    stage, tokens = config.view_dependent, num_triangles + config.num_register_tokens
+    stage, (tokens, _) = config.view_dependent, token_counts(config, num_triangles, num_lights)
     return stage.depth * 4 * tokens * config.latent_dim * stage.width
 
 
-def view_flops(config: RenderFormerConfig, num_triangles: int, resolution: int) -> float:
+def view_flops(
+    config: RenderFormerConfig, num_triangles: int, resolution: int, num_lights: int = 1
+) -> float:
     """One view of an encoded scene, the decoder included."""
-    stage, tokens = config.view_dependent, num_triangles + config.num_register_tokens
+    stage, (tokens, _) = config.view_dependent, token_counts(config, num_triangles, num_lights)
     rays = (resolution // config.patch_size) ** 2
     layer = 4 * rays * stage.width**2 + _feed_forward_flops(stage, rays)
     layer += _attention_flops(stage, rays, tokens)
@@ -64,9 +102,10 @@ def _feed_forward_flops(stage: TransformerConfig, tokens: int) -> float:
     return 2 * products * tokens * stage.width * stage.hidden_dim
 
 
-def _attention_flops(stage: TransformerConfig, queries: int, keys: int) -> float:
+def _attention_flops(stage: TransformerConfig, queries: int, keys: int, sinks: int = 0) -> float:
     attention = stage.attention
-    return attention.flops(queries, keys, stage.width, stage.num_heads, attention.options)
+    more = (sinks,) if attention.reads_sinks else ()
+    return attention.flops(queries, keys, stage.width, stage.num_heads, attention.options, *more)
 
 
 def _decoder_flops(config: RenderFormerConfig, rays: int) -> float:

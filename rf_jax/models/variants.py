@@ -1,7 +1,7 @@
 """The networks that have a name."""
 
 from rf_jax.models.config import RenderFormerConfig
-from rf_jax.models.config_v2 import PE_TYPE, V2Config
+from rf_jax.models.config_v2 import ATTENTION, PE_TYPE, V2Config
 
 VARIANTS = {
     "v1_base": RenderFormerConfig(),
@@ -25,7 +25,7 @@ VARIANTS = {
         pe_type=PE_TYPE,
         texture_encode_patch_size=4,
         turn_to_cam_coord=False,
-        view_independent_attention="sliding_sink",
+        view_independent_attention=ATTENTION,
         view_transformer_use_swin_attn=True,
         v2=V2Config(),
     ),
@@ -55,7 +55,7 @@ VARIANTS = {
         vn_pe_num_freqs=2,
         texture_encode_patch_size=2,
         turn_to_cam_coord=False,
-        view_independent_attention="sliding_sink",
+        view_independent_attention=ATTENTION,
         view_transformer_latent_dim=24,
         view_transformer_ffn_hidden_dim=32,
         view_transformer_n_heads=1,

@@ -6,6 +6,10 @@ Every rate stands beside the device's own rate of matrix products, measured in t
     %(prog)s --attention auto performer --plot times.png
     %(prog)s --triangles 5633 --resolution 256
     %(prog)s --triangles 65536 --layers 1          # memory at scale
+    %(prog)s --variant v2_200m --attention sliding_sink auto --triangles 16384
+
+Scenes of RenderFormer V2 have one material with a random latent, a random environment and one
+light; they are drawn, so `--scene` is for V1 only.
 """
 
 import argparse
@@ -29,12 +33,14 @@ from rf_jax.models import VARIANTS, RenderFormerConfig
 from rf_jax.models.flops import (
     context_flops,
     measure_product_rate,
+    token_counts,
     view_flops,
     view_independent_flops,
 )
+from rf_jax.rendering.generations import AnyScene
 from rf_jax.rendering.renderer import PRECISIONS, Renderer
 from rf_jax.scene import load_scene
-from rf_jax.structs import EMISSION, NUM_CHANNELS, Scene
+from rf_jax.structs import EMISSION, NUM_CHANNELS, Environment, Scene, SceneV2
 from rf_jax.weights.random_weights import random_variables
 
 PUBLISHED_TRIANGLES = (1161, 4894, 21082, 28362, 65535)
@@ -44,6 +50,9 @@ CPU_TERAFLOP = 6.0
 """Largest cost of the first stage on a CPU; larger cases are left out, and the table says so."""
 
 STAGES = ("view-independent", "view-dependent")
+
+V1_ATTENTION, V2_ATTENTION = ("auto", "performer"), ("sliding_sink", "auto")
+"""What is compared unless the command line names others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +93,11 @@ def parse_args() -> argparse.Namespace:
     add("--scene", help="a scene file to use (default: random triangles)")
     add("--resolution", type=int, default=256, help="image side in pixels")
     add("--precision", choices=PRECISIONS, default="fp32", help="type of matrix products")
-    add("--attention", nargs="+", default=["auto", "performer"], help=", ".join(ATTENTIONS))
+    add(
+        "--attention",
+        nargs="+",
+        help=f"{', '.join(ATTENTIONS)} (default: auto performer, for V2 sliding_sink auto)",
+    )
     add("--layers", type=int, help="layers per stage (default: those of the variant)")
     add("--repeats", type=int, default=5, help="how often each program runs; the median counts")
     add("--csv", type=Path, help="also write the table here (default: no file)")
@@ -92,6 +105,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.repeats < 1 or min(args.triangles or [1]) < 1:
         parser.error("--triangles and --repeats: expected positive numbers")
+    is_v1 = VARIANTS[args.variant].v2 is None
+    if args.scene and not is_v1:
+        parser.error("--scene: is for networks of V1; choose --triangles for V2")
+    args.attention = args.attention or (V1_ATTENTION if is_v1 else V2_ATTENTION)
     return args
 
 
@@ -117,7 +134,7 @@ def compare(config: RenderFormerConfig, args: argparse.Namespace) -> list[Row]:
     if args.scene:
         scenes = [load_scene(args.scene)]
     else:
-        scenes = [random_scene(count) for count in args.triangles or PUBLISHED_TRIANGLES]
+        scenes = [random_scene(count, config) for count in args.triangles or PUBLISHED_TRIANGLES]
     rows: list[Row] = []
     for name in args.attention:
         attention = dataclasses.replace(
@@ -134,7 +151,7 @@ def compare(config: RenderFormerConfig, args: argparse.Namespace) -> list[Row]:
 
 
 def benchmark(
-    variables: dict, config: RenderFormerConfig, scene: Scene, args: argparse.Namespace
+    variables: dict, config: RenderFormerConfig, scene: AnyScene, args: argparse.Namespace
 ) -> list[Row]:
     """Times one view of one scene and prints its rows; compilation is timed apart."""
     count = len(scene.triangles)
@@ -152,7 +169,7 @@ def benchmark(
         compile_times.append(renderer.seconds["compile"])
     samples = {stage: [] for stage in (*STAGES, "total")}
     rates = []
-    dtype, tokens = PRECISIONS[args.precision], count + config.num_register_tokens
+    dtype, tokens = PRECISIONS[args.precision], token_counts(config, count).tokens
     # Stages and products alternate, so that a busy machine slows them alike.
     for _ in tqdm(range(args.repeats), desc=f"{count:,} triangles", disable=None, leave=False):
         rates.append(measure_product_rate(config, tokens, dtype))
@@ -185,8 +202,11 @@ def with_layers(config: RenderFormerConfig, layers: int) -> RenderFormerConfig:
     )
 
 
-def random_scene(num_triangles: int) -> Scene:
-    """Small random triangles with constant materials in the unit cube, seen from outside."""
+def random_scene(num_triangles: int, config: RenderFormerConfig = VARIANTS["v1_base"]) -> AnyScene:
+    """Small random triangles with constant materials in the unit cube, seen from outside.
+
+    The scene is of the network's generation.
+    """
     rng = np.random.default_rng(0)
     centers = rng.uniform(-0.5, 0.5, (num_triangles, 1, 3))
     triangles = centers + rng.normal(0, 0.02, (num_triangles, 3, 3))
@@ -199,7 +219,23 @@ def random_scene(num_triangles: int) -> Scene:
     camera[2, 3] = 1.75
     arrays = (x.astype(np.float32) for x in (triangles, normals, texture, camera[None]))
     triangles, normals, texture, cameras = arrays
-    return Scene(triangles, normals, texture, None, cameras, np.array([45.0], np.float32))
+    fov = np.array([45.0], np.float32)
+    if config.v2 is None:
+        return Scene(triangles, normals, texture, None, cameras, fov)
+    v2, size = config.v2, config.texture_encode_patch_size
+    side = v2.envmap_latent_patch_size
+    latents = rng.normal(size=(2, v2.envmap_latent_channels, 4 * side, 8 * side))
+    return SceneV2(
+        triangles=triangles,
+        vertex_normals=normals,
+        textures=rng.normal(size=(1, v2.texture_channels, size, size)).astype(np.float32),
+        texture_index=np.zeros(num_triangles, np.int32),
+        emission=texture[:, EMISSION],
+        environment=Environment(*latents.astype(np.float32), np.float32(1)),
+        volumes=None,
+        camera_to_world=cameras,
+        fov_degrees=fov,
+    )
 
 
 def save_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -228,7 +264,7 @@ def _view_attention(name: str) -> str:
     return name if get_attention(name).exact else "auto"
 
 
-def _too_large(config: RenderFormerConfig, scene: Scene, name: str) -> str | None:
+def _too_large(config: RenderFormerConfig, scene: AnyScene, name: str) -> str | None:
     """The reason to leave this case out on a CPU; None to time it."""
     if jax.default_backend() != "cpu":
         return None

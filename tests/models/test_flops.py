@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rf_jax.models import flops
+from rf_jax.models import VARIANTS, flops
 
 
 @pytest.mark.parametrize("width", [16, 48])
@@ -26,3 +26,18 @@ def test_every_product_takes_its_time():
 def test_rate(config):
     for dtype in (jnp.float32, jnp.bfloat16):
         assert 1e6 < flops.measure_product_rate(config, 100, dtype) < 1e16
+
+
+@pytest.mark.parametrize(
+    ("normal", "scene", "context", "view"),
+    [(1024, 0.28, 0.02, 0.82), (4096, 1.09, 0.06, 1.06), (65536, 21.8, 0.94, 5.77)],
+)
+def test_operations_of_v2(normal, scene, context, view):
+    """TFLOP for 16 lights and views of 512x512 pixels, worked out apart from this code."""
+    config, triangles, lights = VARIANTS["v2_200m"], normal + 16, 16
+    counted = [
+        flops.view_independent_flops(config, triangles, lights),
+        flops.context_flops(config, triangles, lights),
+        flops.view_flops(config, triangles, 512, lights),
+    ]
+    np.testing.assert_allclose(np.array(counted) / 1e12, (scene, context, view), 0.01, 0.006)
