@@ -51,6 +51,9 @@ _NAMES = {
 _RAW_CHANNELS = (15, 16)
 """Channels of a texture that has not been encoded."""
 
+_MAX_LATENT, _MAX_VOLUMES = 2**24, 2**28
+"""Most bytes of an environment's latent, and of a field of volumes: a million cells in float32."""
+
 _FLOAT16_MAX = 65504
 
 
@@ -175,17 +178,17 @@ def _check_texture(file: h5py.File) -> None:
 def _read_environment(file: h5py.File, encoders: EncodesEnvironments | None) -> Environment | None:
     found = [name for name in _ENVIRONMENT.values() if has_dataset(file, name)]
     if found:
-        values = {field: numeric_dataset(file, name) for field, name in _ENVIRONMENT.items()}
+        values = {f: numeric_dataset(file, n, _MAX_LATENT) for f, n in _ENVIRONMENT.items()}
         return Environment(**{field: to_float32(np.asarray(x)) for field, x in values.items()})
     if not has_dataset(file, "env_map"):
         return None if encoders is None else encoders.environment(None)
-    radiance = to_float32(numeric_dataset(file, "env_map")[:])
-    if radiance.shape != (3, *SHAPE):
+    dataset = numeric_dataset(file, "env_map")
+    if dataset.shape != (3, *SHAPE):
         raise InputError(
             f"env_map: expected {[3, *SHAPE]}, which RenderFormer V2 reads, found "
-            f"{list(radiance.shape)}; process the file with RenderFormer Studio first"
+            f"{list(dataset.shape)}; process the file with RenderFormer Studio first"
         )
-    radiance = np.moveaxis(radiance, 0, -1)
+    radiance = np.moveaxis(to_float32(dataset[:]), 0, -1)
     check_environment_map(radiance, "env_map")
     return require_encoders(encoders, "env_map").environment(radiance)
 
@@ -218,7 +221,7 @@ def _read_volumes(file: h5py.File) -> VolumeCells | None:
             f"{present[0]}: expected the other fields of RenderFormer V2's volumes too, found no "
             f"{', '.join(missing)}"
         )
-    cells = {field: numeric_dataset(file, name) for field, name in _VOLUMES.items()}
+    cells = {f: numeric_dataset(file, name, _MAX_VOLUMES) for f, name in _VOLUMES.items()}
     if not len(cells["density"]):
         return None
     return VolumeCells(**{field: to_float32(dataset[:]) for field, dataset in cells.items()})

@@ -131,6 +131,15 @@ def test_files_of_the_other_generation(path, tmp_path, scene):
         load_h5_v2(tmp_path / "v1.h5", None)
 
 
+def test_what_is_larger_than_it_can_be_is_not_read(path):
+    with h5py.File(path, "r+") as file:
+        del file["env_latent_ldr"]
+        file.create_dataset("env_latent_ldr", (2**14, 64, 64), "f4", compression="gzip", data=None)
+        file["env_latent_ldr"][:1] = 0
+    with pytest.raises(InputError, match="env_latent_ldr: expected"):
+        load_h5_v2(path, None)
+
+
 def test_raw_volumes_are_refused(path):
     change(path, volume_density=None, volume_data=np.zeros((2, 4, 4, 4)))
     names = ("position", "rotation", "scale", "scattering_scale", "absorption_scale")
