@@ -141,6 +141,12 @@ def main() -> None:
             f"note: these weights were trained with exact attention, which {args.attention} only "
             "approximates; with the Performer, light transport is lost (docs/attention.md)"
         )
+    if renderer.config.v2 is not None:
+        used = renderer.config.view_independent_attention
+        print(
+            f"note: the first stage attended by {used}; which attention the weights of "
+            "RenderFormer V2 were trained with is not known (docs/v2.md)"
+        )
     if args.checkpoint == str(BUNDLED_WEIGHTS):
         print(
             "note: the bundled network is small and knows one kind of room at 64x64 pixels; "

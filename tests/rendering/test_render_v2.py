@@ -80,6 +80,7 @@ def test_a_v1_scene_and_its_h5_file(command, tmp_path, checkpoint, encoders):
     status, out, err = command(*arguments, "--output_dir", "out")
     assert (status, err) == (0, "") and "97 triangles, 1 views" in out
     saved = tmp_path / "out" / "cornell_box.h5"
+    assert "attended by sliding_sink" in out
     assert command(*small(checkpoint, saved), "--output_dir", "again")[0] == 0
     image = load_exr(tmp_path / "out" / "cornell_box_view_0.exr")
     assert image.std() > 0
