@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,8 @@ def compile_without_gpu() -> None:
       InputError: the CUDA wheels, which hold the compiler, are not installed.
     """
     jax.config.update("jax_platforms", "cpu")
+    # XLA complains of slow compilation, which is no news here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with contextlib.suppress(ModuleNotFoundError):
         if any(importlib.util.find_spec(f"jax_plugins.{name}") for name in PLUGINS):
             return
@@ -115,7 +118,7 @@ def plan_training(config: TrainingConfig, gpu: Gpu, devices: int) -> Plan:
         "weights of LPIPS": weights,
         "batch": batch,
     }
-    return _plan("training step", lowered, arguments, gpu, devices)
+    return plan_program("training step", lowered, arguments, gpu, devices)
 
 
 def plan_rendering(
@@ -151,7 +154,7 @@ def plan_rendering(
     }
     program = functools.partial(encode, model, mesh=mesh)
     lowered = jax.jit(program).lower(*arguments.values())
-    plans = [_plan("view-independent stage", lowered, arguments, gpu, mesh.size)]
+    plans = [plan_program("view-independent stage", lowered, arguments, gpu, mesh.size)]
 
     encoding = jax.eval_shape(program, *arguments.values())
     specs = encoding_specs(encoding) if split else jax.tree.map(lambda _: P(), encoding)
@@ -168,7 +171,32 @@ def plan_rendering(
     by_view = NamedSharding(views_mesh, BY_VIEW)
     lowered = jax.jit(program).lower(*arguments.values(), *_abstract(cameras, by_view))
     name = f"a view of {resolution}x{resolution} on each device"
-    return [*plans, _plan(name, lowered, arguments, gpu, devices)]
+    return [*plans, plan_program(name, lowered, arguments, gpu, devices)]
+
+
+def plan_program(
+    name: str, lowered: jax.stages.Lowered, arguments: dict[str, Any], gpu: Gpu, devices: int
+) -> Plan:
+    """Compiles a program, and tells the kinds of its memory apart.
+
+    Args:
+      name: what it does.
+      lowered: the program, for devices of `gpu_devices`.
+      arguments: what it takes, by kind of memory; trees of `jax.ShapeDtypeStruct`.
+      gpu, devices: what it was lowered for.
+    """
+    compiled = lowered.compile()
+    module = parse_module(compiled.as_text())
+    sizes = compiled.memory_analysis()
+    memory = {kind: size for kind, tree in arguments.items() if (size := tree_bytes(tree))}
+    results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    if results > 2**20:
+        memory["result"] = results
+    activations = min(activation_bytes(module), sizes.temp_size_in_bytes)
+    if activations:
+        memory["activations"] = activations
+    memory["temporaries"] = sizes.temp_size_in_bytes - activations
+    return Plan(name, devices, memory, roofline(module, gpu, devices))
 
 
 @contextlib.contextmanager
@@ -184,21 +212,3 @@ def blank_perceptual(config: TrainingConfig) -> Iterator[Perceptual | None]:
 
 def _abstract(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-
-def _plan(
-    name: str, lowered: jax.stages.Lowered, arguments: dict[str, Any], gpu: Gpu, devices: int
-) -> Plan:
-    """Compiles, and tells the kinds of memory apart."""
-    compiled = lowered.compile()
-    module = parse_module(compiled.as_text())
-    sizes = compiled.memory_analysis()
-    memory = {kind: size for kind, tree in arguments.items() if (size := tree_bytes(tree))}
-    results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    if results > 2**20:
-        memory["result"] = results
-    activations = min(activation_bytes(module), sizes.temp_size_in_bytes)
-    if activations:
-        memory["activations"] = activations
-    memory["temporaries"] = sizes.temp_size_in_bytes - activations
-    return Plan(name, devices, memory, roofline(module, gpu, devices))

@@ -1,0 +1,163 @@
+"""Compiles every program for a GPU that this machine does not have, and prints a table of them.
+
+    python tests/gpu_offline.py                       # all, for an H100; about an hour on two cores
+    python tests/gpu_offline.py --only attention
+    python tests/gpu_offline.py --gpu a100-80 --only base_256
+
+It needs the CUDA wheels (pip install -e '.[cuda12]' on Linux) and is run by hand, before releases.
+Its table is in docs/performance.md. A program that does not compile ends in a line that says why,
+and in exit status 1. All times are bounds on paper.
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+import jax
+import jax.numpy as jnp
+
+from rf_jax.attention import get_attention
+from rf_jax.config_files import load_config_file
+from rf_jax.models import VARIANTS
+from rf_jax.planning.gpus import GIB, GPUS, Gpu
+from rf_jax.planning.programs import (
+    Plan,
+    compile_without_gpu,
+    gpu_devices,
+    plan_program,
+    plan_rendering,
+    plan_training,
+)
+from rf_jax.rendering.renderer import PRECISIONS
+from rf_jax.rendering.sharding import device_mesh
+from rf_jax.studies.benchmark import random_scene
+from rf_jax.training.config import TrainingConfig
+
+CONFIGS = ("base_256", "base_512", "large_256", "large_512", "finetune_performer")
+ATTENTIONS = ("auto", "dot_product", "flash")
+KEYS = 4096
+TRIANGLES = (4096, 65_536)
+DEVICES = 8
+
+Programs = Iterator[tuple[str, Callable[[], list[Plan]]]]
+"""Names, and what compiles the programs of that name."""
+
+
+def attention_programs(gpu: Gpu) -> Programs:
+    """Each attention function, in each type, and its gradient."""
+    for name in ATTENTIONS:
+        for precision, dtype in PRECISIONS.items():
+
+            def compile_both(name=name, dtype=dtype):
+                mesh = device_mesh(gpu_devices(gpu, 1))
+                place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+                array = jax.ShapeDtypeStruct((1, KEYS, 6, 128), dtype, sharding=place)
+                function = get_attention(name).bind()
+
+                def loss(*arrays):
+                    return function(*arrays, None).astype(jnp.float32).sum()
+
+                programs = {"forward": function, "with gradient": jax.grad(loss, (0, 1, 2))}
+                arrays = {"query": array, "key": array, "value": array}
+                return [
+                    plan_program(label, jax.jit(program).lower(*arrays.values()), arrays, gpu, 1)
+                    for label, program in programs.items()
+                ]
+
+            yield f"attention {name}, {precision}, {KEYS:,} keys", compile_both
+
+
+def rendering_programs(gpu: Gpu) -> Programs:
+    """Both stages of both published networks, and a scene that eight GPUs share."""
+    for variant in ("v1_base", "v1.1_large_swin"):
+        for precision, dtype in PRECISIONS.items():
+            for count in TRIANGLES:
+                yield (
+                    f"{variant}, {precision}, {count:,} triangles",
+                    lambda v=variant, d=dtype, n=count: plan_rendering(
+                        VARIANTS[v], random_scene(n), 512, d, gpu, 1
+                    ),
+                )
+    yield (
+        f"v1_base, fp16, 65,536 triangles on {DEVICES} GPUs",
+        lambda: plan_rendering(
+            VARIANTS["v1_base"], random_scene(65_536), 512, jnp.float16, gpu, DEVICES
+        ),
+    )
+
+
+def training_programs(gpu: Gpu) -> Programs:
+    """The published configurations, one in float32, and one with split parameters."""
+    runs = [(name, {}) for name in CONFIGS]
+    runs += [("base_256", {"precision": "fp32", "remat": True})]
+    runs += [("large_512", {"fsdp": DEVICES})]
+    for name, changes in runs:
+        options = "".join(f", {key}={value}" for key, value in changes.items())
+
+        def compile_step(name=name, changes=changes):
+            config = load_config_file(TrainingConfig, name)
+            return [plan_training(dataclasses.replace(config, **changes), gpu, DEVICES)]
+
+        yield f"{name}{options} on {DEVICES} GPUs", compile_step
+
+
+def row(name: str, plan: Plan) -> str:
+    bound = plan.roofline
+    conditionals = len(bound.of_kind("conditional"))
+    values = (
+        f"{name}: {plan.name}",
+        f"{plan.bytes / GIB:.2f}",
+        f"{bound.flops / 1e12:.3f}",
+        f"{bound.product_seconds * 1e3:.2f}",
+        f"{bound.seconds * 1e3:.2f}",
+        f"{bound.product_share:.0%}",
+        f"{bound.runs:,}",
+        str(conditionals),
+    )
+    return f"| {' | '.join(values)} |"
+
+
+def versions() -> str:
+    found = [f"jax {jax.__version__}"]
+    for package in ("jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cuda-nvcc-cu12"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gpu", choices=GPUS, default="h100")
+    parser.add_argument("--only", default="", help="only programs whose name has this text")
+    args = parser.parse_args()
+    compile_without_gpu()
+    gpu, failed = GPUS[args.gpu], []
+    print(f"On paper, compiled for {gpu.name} without one; {versions()}\n")
+    print(
+        "| program | GiB per GPU | TFLOP | products, ms | bound, ms | products | launches | ",
+        end="",
+    )
+    print(f"conditions |\n|{'---|' * 8}", flush=True)
+    for programs in (attention_programs, rendering_programs, training_programs):
+        for name, compile_programs in programs(gpu):
+            if args.only not in name:
+                continue
+            start = time.perf_counter()
+            try:
+                print("\n".join(row(name, plan) for plan in compile_programs()), flush=True)
+            except Exception as error:  # whatever a compiler raises is the finding
+                failed.append(f"{name}: {type(error).__name__}: {str(error)[:500]}")
+            print(f"{name} took {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    print("\n".join(failed), file=sys.stderr)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
