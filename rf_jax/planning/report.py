@@ -36,15 +36,6 @@ def trial_lines(trials: list[Trial], gpu: Gpu) -> list[str]:
     return lines
 
 
-def summary_line(plan: Plan, gpu: Gpu) -> str:
-    """One line, as the docstrings of configurations carry it."""
-    return (
-        f"{plan.bytes / GIB:.0f} GiB on each of {plan.devices} {gpu.name}, "
-        f"{plan.roofline.flops / 1e12:.1f} TFLOP and at least "
-        f"{plan.roofline.seconds * 1e3:.0f} ms a step on paper"
-    )
-
-
 def _memory_lines(plan: Plan, gpu: Gpu) -> list[str]:
     lines = ["  memory on each device"]
     lines += [f"    {kind:<24}{size / GIB:9.2f} GiB" for kind, size in plan.memory.items()]
