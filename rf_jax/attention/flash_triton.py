@@ -224,7 +224,8 @@ def _d_key_value_kernel(
         return d_key + _dot(d_scores.astype(query.dtype), query, (1, 0)), d_value
 
     zeros = jnp.zeros(key.shape, jnp.float32)
-    blocks = jnp.where(start < length, query_ref.shape[0] // block_q, 0)
+    blocks = jnp.int32(query_ref.shape[0] // block_q)  # a typed number: Triton takes no others
+    blocks = jnp.where(start < length, blocks, 0)
     d_key, d_value = lax.fori_loop(0, blocks, step, (zeros, zeros))
     d_key_ref[...] = (d_key * scale).astype(d_key_ref.dtype)
     d_value_ref[...] = d_value.astype(d_value_ref.dtype)
