@@ -6,11 +6,12 @@ them by the saved log-sum-exp. Blocks of keys beyond the length are skipped, and
 before it is masked. Sequences whose length is not a multiple of `LENGTH_MULTIPLE` are first copied
 into padded ones.
 
-`backend` chooses the kernels:
+The kernels are chosen by the device that a program is lowered for:
   on Hopper GPUs, for 16-bit types: `flash_mosaic` (Mosaic GPU; only Hopper has its wgmma).
-  on Hopper for float32, and on other NVIDIA GPUs: `flash_triton` (Pallas' Triton lowering, for as
-    long as JAX has it).
+  on Hopper for float32, and on other GPUs: `flash_triton` (Pallas' Triton lowering, for as long as
+    JAX has it).
   on CPUs: `flash_triton` interpreted, which is correct but slow, and meant for tests.
+  elsewhere: none, and `dot_product` takes their place.
 """
 
 import functools
@@ -21,6 +22,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rf_jax.attention import dot_product
+from rf_jax.attention.exact import (
+    Kernels,
+    attend,
+    by_capability,
+    by_platform,
+    weights_gradient_mean,
+)
 from rf_jax.attention.registry import Attention
 from rf_jax.errors import InputError
 
@@ -32,8 +41,8 @@ HEAD_DIMS = (64, 128)
 
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
-HOPPER = 9.0
-"""The compute capability of Hopper GPUs."""
+HOPPER = 90
+"""Ten times the compute capability of Hopper GPUs."""
 
 
 def flash_attention(
@@ -42,8 +51,8 @@ def flash_attention(
     """softmax(query key^T / sqrt(hd)) value; see `rf_jax.attention` for the contract.
 
     Raises:
-      InputError: no kernel serves the head width, type or device; the message names an attention
-        function that does.
+      InputError: no kernel serves the head width or type; the message names an attention function
+        that does.
     """
     return flash_attention_with_log_sum_exp(query, key, value, key_lengths)[0]
 
@@ -57,45 +66,64 @@ def flash_attention_with_log_sum_exp(
       out [B, T, nh, hd] and log_sum_exp [B, nh, T] float32, both 0 in rows without keys.
     """
     batch, num_queries, _, head_dim = query.shape
-    kernels = backend(query.dtype, head_dim)
+    kernels = kernels_for(query.dtype, head_dim)
     if key_lengths is None:
         key_lengths = jnp.full((batch,), key.shape[1], jnp.int32)
     padded = (_pad(x) for x in (query, key, value))
-    out, log_sum_exp = _attend(kernels, head_dim**-0.5, *padded, key_lengths)
+    out, log_sum_exp = attend(kernels, head_dim**-0.5, *padded, key_lengths)
     return out[:, :num_queries, :, :head_dim], log_sum_exp[:, :, :num_queries]
 
 
-def backend(dtype: Any, head_dim: int) -> ModuleType:
-    """The module of kernels for the default device.
+def kernels_for(dtype: Any, head_dim: int) -> Kernels:
+    """The kernels for all devices.
 
     Raises:
-      InputError: there is no kernel for that type, head width or device.
+      InputError: there is none for that type or head width, or JAX does not have their compiler.
     """
     if dtype not in DTYPES or head_dim > HEAD_DIMS[-1]:
         raise InputError(
             f"attention flash: takes float32, bfloat16 and float16 heads of up to {HEAD_DIMS[-1]}, "
             f"found {jnp.dtype(dtype).name} heads of {head_dim}; dot_product takes any"
         )
-    platform = jax.default_backend()
-    if platform not in ("cpu", "gpu"):
-        raise InputError(f"attention flash: has no kernel for {platform}; use dot_product")
-    if platform == "gpu" and dtype != jnp.float32 and _compute_capability() == HOPPER:
-        return _kernels("flash_mosaic", "jax._src.pallas.mosaic_gpu")
-    return _kernels("flash_triton", "jax._src.pallas.triton")
+    return _kernels(jnp.dtype(dtype) == jnp.float32)
 
 
-def _kernels(name: str, needed: str) -> ModuleType:
+@functools.cache
+def _kernels(full: bool) -> Kernels:
+    """The kernels for all devices, for float32 or for 16-bit types."""
+    triton = _module("flash_triton", "jax._src.pallas.triton")
+    compiled, interpreted = (
+        _kernels_of(triton, interpret=interpret) for interpret in (False, True)
+    )
+    hopper = compiled
+    if not full:
+        mosaic = _module("flash_mosaic", "jax._src.pallas.mosaic_gpu")
+        hopper = by_capability(lambda c: c == HOPPER, _kernels_of(mosaic), compiled)
+    return by_platform(cpu=interpreted, cuda=hopper, rocm=compiled, default=dot_product.GPU_KERNELS)
+
+
+def _kernels_of(module: ModuleType, **options: Any) -> Kernels:
+    """The two functions of a module of kernels, with the arguments of `Kernels`."""
+
+    def forward(query, key, value, key_lengths, *, scale):
+        return module.forward(query, key, value, key_lengths, scale, **options)
+
+    def backward(query, key, value, key_lengths, out, log_sum_exp, d_out, d_log_sum_exp, *, scale):
+        delta = weights_gradient_mean(out, d_out, d_log_sum_exp)
+        arguments = (query, key, value, key_lengths, scale, log_sum_exp, delta)
+        return module.backward(*arguments, d_out.astype(query.dtype), **options)
+
+    return Kernels(forward, backward)
+
+
+def _module(name: str, needed: str) -> ModuleType:
     """Imports a module of kernels, which needs the given module of JAX."""
     if importlib.util.find_spec(needed) is None:
         raise InputError(
             f"attention flash: jax {jax.__version__} no longer has the compiler ({needed}) that "
-            "this device needs; use dot_product"
+            "its kernels need; use dot_product"
         )
     return importlib.import_module(f"rf_jax.attention.{name}")
-
-
-def _compute_capability() -> float:
-    return float(jax.devices()[0].compute_capability)
 
 
 def _pad(x: jax.Array) -> jax.Array:
@@ -103,32 +131,6 @@ def _pad(x: jax.Array) -> jax.Array:
     length, head_dim = x.shape[1], x.shape[3]
     width = next(d for d in HEAD_DIMS if d >= head_dim)
     return jnp.pad(x, ((0, 0), (0, -length % LENGTH_MULTIPLE), (0, 0), (0, width - head_dim)))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attend(kernels, scale, query, key, value, key_lengths):
-    return kernels.forward(query, key, value, key_lengths, scale)
-
-
-def _attend_forward(kernels, scale, query, key, value, key_lengths):
-    out, log_sum_exp = kernels.forward(query, key, value, key_lengths, scale)
-    return (out, log_sum_exp), (query, key, value, key_lengths, out, log_sum_exp)
-
-
-def _attend_backward(kernels, scale, saved, cotangents):
-    query, key, value, key_lengths, out, log_sum_exp = saved
-    d_out, d_log_sum_exp = cotangents
-    # d_scores = weights * (d_weights - delta), where delta takes in both the row sums of
-    # d_out * out and the gradient of the log-sum-exp.
-    delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
-    delta = delta.transpose(0, 2, 1) - d_log_sum_exp  # (B, nh, T)
-    gradients = kernels.backward(
-        query, key, value, key_lengths, scale, log_sum_exp, delta, d_out.astype(query.dtype)
-    )
-    return (*gradients, None)
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
 
 
 FLASH = Attention("flash", flash_attention, exact=True, rows_per_device=True)

@@ -17,7 +17,7 @@ from rf_jax.precision import float32_product
 LOG2_E = math.log2(math.e)
 
 
-def forward(query, key, value, key_lengths, scale):
+def forward(query, key, value, key_lengths, scale, interpret=False):
     """Attention and its log-sum-exp.
 
     Args:
@@ -25,6 +25,7 @@ def forward(query, key, value, key_lengths, scale):
       key, value: [B, S, nh, hd].
       key_lengths: [B] int32.
       scale: factor of the scores.
+      interpret: whether to interpret the kernel, which is how a CPU runs it.
 
     Returns:
       out [B, T, nh, hd] and log_sum_exp [B, nh, T] float32 (0 where the length is 0).
@@ -33,6 +34,7 @@ def forward(query, key, value, key_lengths, scale):
     block_q, block_kv = _block_sizes(query.dtype)
     heads, whole, rows, lengths = _specs(block_q, key.shape[1], head_dim)
     return _call(
+        interpret,
         functools.partial(_forward_kernel, scale=scale, block_kv=block_kv),
         grid=(num_queries // block_q, num_heads, batch),
         in_specs=[lengths, heads, whole, whole],
@@ -44,11 +46,11 @@ def forward(query, key, value, key_lengths, scale):
     )(key_lengths, query, key, value)
 
 
-def backward(query, key, value, key_lengths, scale, log_sum_exp, delta, d_out):
+def backward(query, key, value, key_lengths, scale, log_sum_exp, delta, d_out, interpret=False):
     """Gradients of query, key and value.
 
     Args:
-      query, key, value, key_lengths, scale: the arguments of `forward`.
+      query, key, value, key_lengths, scale, interpret: the arguments of `forward`.
       log_sum_exp: [B, nh, T] float32, its second result.
       delta: [B, nh, T] float32, the row sums of d_out * out, less the gradient of log_sum_exp.
       d_out: [B, T, nh, hd], the gradient of the first result.
@@ -58,6 +60,7 @@ def backward(query, key, value, key_lengths, scale, log_sum_exp, delta, d_out):
     block_q, block_kv = _block_sizes(query.dtype)
     heads, whole_keys, rows, lengths = _specs(block_q, num_keys, head_dim)
     d_query = _call(
+        interpret,
         functools.partial(_d_query_kernel, scale=scale, block_kv=block_kv),
         grid=(num_queries // block_q, num_heads, batch),
         in_specs=[lengths, heads, whole_keys, whole_keys, rows, rows, heads],
@@ -68,6 +71,7 @@ def backward(query, key, value, key_lengths, scale, log_sum_exp, delta, d_out):
     heads, whole_queries, _, lengths = _specs(block_kv, num_queries, head_dim)
     whole_rows = pl.BlockSpec((None, None, num_queries), lambda i, h, b: (b, h, 0))
     d_key, d_value = _call(
+        interpret,
         functools.partial(_d_key_value_kernel, scale=scale, block_q=block_q),
         grid=(num_keys // block_kv, num_heads, batch),
         in_specs=[lengths, whole_queries, heads, heads, whole_rows, whole_rows, whole_queries],
@@ -97,9 +101,9 @@ def _specs(block, length, head_dim):
     )
 
 
-def _call(kernel, **options):
-    """A launcher of the kernel on the default device."""
-    if jax.default_backend() == "cpu":
+def _call(interpret, kernel, **options):
+    """A launcher of the kernel."""
+    if interpret:
         return pl.pallas_call(kernel, interpret=True, **options)
     from jax.experimental.pallas import triton
 

@@ -288,9 +288,9 @@ def _sum_keys(key_blocks, value_blocks, key_lengths, projection, hyperbolic):
             values + value.astype(dtype).sum(2),
         )
 
+    # Blocks beyond the lengths are not skipped: a GPU would wait for the host at every condition.
     def step(carry, block):
-        needed = block[0] < key_lengths.max()
-        return lax.cond(needed, add, lambda carry, *_: carry, carry, *block), None
+        return add(carry, *block), None
 
     carry = (
         jnp.full((batch, num_heads, 1, 1), _LOWEST, dtype),
