@@ -52,9 +52,25 @@ def norm(norm_type: str, name: str, eps: float | None = INNER_NORM_EPS) -> Calla
         return lambda x: x
     if norm_type == "rms_norm":
         eps = np.finfo(np.float32).eps if eps is None else eps
-        return nn.RMSNorm(epsilon=eps, name=name)
+        return RMSNorm(eps, name=name)
     eps = 1e-5 if eps is None else eps
     return nn.LayerNorm(epsilon=eps, use_fast_variance=False, name=name)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * scale over the last axis, in float32 at least.
+
+    Flax multiplies the scale by the inverse root first, and then XLA takes two passes on GPUs.
+    """
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] -> [..., D]."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        x = x.astype(jnp.promote_types(x.dtype, scale.dtype))
+        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps) * scale
 
 
 class FeedForward(nn.Module):
