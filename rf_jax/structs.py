@@ -253,7 +253,8 @@ class SceneEncoding:
       tokens: [B, R + N, D] float32, the result of the view-independent stage.
       keys, values: [L, B, R + N, nh, hd] for the cross attention of the view-dependent stage; keys
         are normed, but not rotated unless they are in world space, as in V2. None with NeRF
-        positions, because these are added before the projection and change with the view.
+        positions, because these are added before the projection and change with the view. In the
+        renderer on GPUs they are tuples of L arrays.
       triangles: [B, N, 3, 3] in world space; None where no view needs them.
       num_tokens: [B] int32, how many of the tokens are real; these come first.
     """

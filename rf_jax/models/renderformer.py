@@ -30,6 +30,7 @@ class RenderFormer(nn.Module):
       view_independent_attention, view_dependent_attention: the attention functions of the stages;
         None takes the one that the configuration names.
       remat: whether the gradient computes each layer again instead of storing what is inside it.
+      unroll: whether loops over layers are unrolled; see `rf_jax.models.stacks`.
     """
 
     config: RenderFormerConfig
@@ -37,14 +38,16 @@ class RenderFormer(nn.Module):
     view_independent_attention: Attention | None = None
     view_dependent_attention: Attention | None = None
     remat: bool = False
+    unroll: bool = False
 
     def setup(self):
         config = self.config
         first = _with_attention(config.view_independent, self.view_independent_attention)
         second = _with_attention(config.view_dependent, self.view_dependent_attention)
+        how = self.dtype, self.remat, self.unroll
         stage = ViewIndependentStage if config.v2 is None else ViewIndependentStageV2
-        self.view_independent = stage(config, first, self.dtype, self.remat)
-        self.view_dependent = ViewDependentStage(config, second, self.dtype, self.remat)
+        self.view_independent = stage(config, first, *how)
+        self.view_dependent = ViewDependentStage(config, second, *how)
 
     def encode_scene(self, scene: SceneTokens | SceneTokensV2) -> SceneEncoding:
         """Runs all that depends on the scene only.

@@ -13,6 +13,11 @@ the layers of a period are unrolled (`DecoderPeriod`). Variables are reshaped on
     stored     leaf [L, ...]
     _fold      leaf [L / period, period, ...]; the scan takes a slice [period, ...] at each step
     _split     {"layer0": leaf [...], "layer1": leaf [...]}, the submodules of `DecoderPeriod`
+
+A loop over layers copies each layer's weights out of the stacked leaves, which a GPU notices. A
+program that takes the leaves apart (`split_layers`), stacks them again (`join_layers`) and unrolls
+its loops contains no such copies, because XLA cancels a slice of what was stacked. It takes twice
+as long to compile.
 """
 
 import functools
@@ -25,6 +30,9 @@ import jax.numpy as jnp
 from rf_jax.models.config import WINDOW_SIZE, TransformerConfig
 from rf_jax.models.transformer import ContextProjection, DecoderLayer, EncoderLayer
 
+_STACKS = ("layers", "context")
+"""The names of the modules whose variables are stacked."""
+
 COLLECTIONS = ("params", "constants")
 """The collections of a network's variables: those that are trained, and those that are not."""
 
@@ -35,21 +43,33 @@ _STACKED = dict(
 )
 
 
-def encoder_layers(config: TransformerConfig, dtype: jnp.dtype, remat: bool, name: str) -> Any:
+def encoder_layers(
+    config: TransformerConfig, dtype: jnp.dtype, remat: bool, name: str, unroll: bool = False
+) -> Any:
     """All layers of the view-independent stage, as a module that is called as an `EncoderLayer`."""
     scanned = nn.scan(
-        _maybe_remat(EncoderLayer, remat), in_axes=nn.broadcast, length=config.depth, **_STACKED
+        _maybe_remat(EncoderLayer, remat),
+        in_axes=nn.broadcast,
+        length=config.depth,
+        unroll=config.depth if unroll else 1,
+        **_STACKED,
     )
     return scanned(config, dtype, name=name)
 
 
-def context_projections(config: TransformerConfig, dtype: jnp.dtype) -> Any:
+def context_projections(config: TransformerConfig, dtype: jnp.dtype, unroll: bool = False) -> Any:
     """The projections of all layers, as a module that is called as a `ContextProjection`.
 
     Its keys and values have a leading axis L. The scan carries nothing from layer to layer, but
     unlike a vmap it holds the normed tokens of only one layer at a time.
     """
-    scanned = nn.scan(ContextProjection, in_axes=nn.broadcast, length=config.depth, **_STACKED)
+    scanned = nn.scan(
+        ContextProjection,
+        in_axes=nn.broadcast,
+        length=config.depth,
+        unroll=config.depth if unroll else 1,
+        **_STACKED,
+    )
     return scanned(config, dtype)
 
 
@@ -60,6 +80,7 @@ def decoder_layers(
     windowed: bool,
     remat: bool,
     initializing: bool,
+    unroll: bool = False,
 ) -> Any:
     """All layers of the view-dependent stage, as a module for `run_decoder_layers`.
 
@@ -68,9 +89,10 @@ def decoder_layers(
       windowed: whether rays attend to rays in shifted windows.
       remat: whether the gradient computes each layer again instead of storing it.
       initializing: whether the network's variables are being made.
+      unroll: whether the loop over the layers is unrolled.
     """
     fields = config, dtype, include_self_attention
-    scan = dict(**_STACKED, in_axes=(0, *[nn.broadcast] * 3))
+    scan = dict(**_STACKED, in_axes=(0, *[nn.broadcast] * 3), unroll=config.depth if unroll else 1)
     if not windowed:
         layers = nn.scan(_maybe_remat(DecoderLayer, remat), length=config.depth, **scan)
         return layers(*fields, None)
@@ -152,6 +174,25 @@ class DecoderPeriod(nn.Module):
             x, tap = layer(x, jax.tree.map(lambda a, i=i: a[i], context), *inputs)
             stream.append(tap)
         return x, jnp.stack(stream)
+
+
+def split_layers(variables: Any) -> Any:
+    """Variables with a tuple of one leaf per layer in place of each stacked leaf [L, ...]."""
+
+    def split(path, leaf):
+        layered = any(getattr(key, "key", None) in _STACKS for key in path)
+        return tuple(leaf) if layered else leaf
+
+    return jax.tree_util.tree_map_with_path(split, variables)
+
+
+def join_layers(variables: Any) -> Any:
+    """Undoes `split_layers`."""
+    return jax.tree.map(
+        lambda leaf: jnp.stack(leaf) if isinstance(leaf, tuple) else leaf,
+        variables,
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
 
 
 def _maybe_remat(layer: type[nn.Module], remat: bool) -> type[nn.Module]:

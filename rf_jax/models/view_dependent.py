@@ -27,11 +27,12 @@ class ViewDependentStage(nn.Module):
     transformer: TransformerConfig
     dtype: jnp.dtype
     remat: bool = False  # the gradient computes each layer again instead of storing it
+    unroll: bool = False  # loops over layers are unrolled
 
     def setup(self):
         config, transformer = self.config, self.transformer
         width = transformer.width
-        self.context = context_projections(transformer, self.dtype)
+        self.context = context_projections(transformer, self.dtype, self.unroll)
         self.layers = decoder_layers(
             transformer,
             self.dtype,
@@ -39,6 +40,7 @@ class ViewDependentStage(nn.Module):
             config.windowed,
             self.remat,
             self.is_initializing(),
+            self.unroll,
         )
         self.ray_encoder = linear(width, self.dtype, None, use_bias=True)
         self.ray_encoder_norm = norm(config.norm_type, None, config.encoder_norm_eps)

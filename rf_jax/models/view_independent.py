@@ -50,6 +50,7 @@ class ViewIndependentStage(nn.Module):
     transformer: TransformerConfig
     dtype: jnp.dtype
     remat: bool = False  # the gradient computes each layer again instead of storing it
+    unroll: bool = False  # loops over layers are unrolled
 
     @nn.compact
     def __call__(
@@ -78,7 +79,7 @@ class ViewIndependentStage(nn.Module):
                 config.rope_double_max_freq,
             )
             rotation = rope_rotation(positions, frequencies.value, transformer.head_dim)
-        layers = encoder_layers(transformer, self.dtype, self.remat, name="layers")
+        layers = encoder_layers(transformer, self.dtype, self.remat, "layers", self.unroll)
         x, _ = layers(x, rotation, lengths, sinks)
         return x
 

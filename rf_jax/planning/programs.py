@@ -36,7 +36,7 @@ from rf_jax.rendering.sharding import (
     is_worth_splitting,
     pad_tokens,
 )
-from rf_jax.rendering.stages import cast_variables, encode, render
+from rf_jax.rendering.stages import cast_variables, encode, for_platform, render
 from rf_jax.structs import Scene
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.data import abstract_batch
@@ -141,7 +141,9 @@ def plan_rendering(
     """
     model, found = RenderFormer(config, dtype), gpu_devices(gpu, devices)
     variables = jax.eval_shape(
-        lambda: cast_variables(init_variables(config, jax.random.key(0)), dtype)
+        lambda: for_platform(
+            cast_variables(init_variables(config, jax.random.key(0)), dtype), found[0].platform
+        )
     )
     tokens, views_mesh = prepare_scene(scene, config), device_mesh(found)
     split = is_worth_splitting(tokens, model, devices)

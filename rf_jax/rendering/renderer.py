@@ -25,7 +25,7 @@ from rf_jax.rendering.sharding import (
     pad_tokens,
     put_everywhere,
 )
-from rf_jax.rendering.stages import cast_variables, encode, render
+from rf_jax.rendering.stages import cast_variables, encode, for_platform, render
 from rf_jax.scene.check import log_warnings
 from rf_jax.scene.latents import LatentEncoders
 from rf_jax.scene.validate import with_view_axes
@@ -110,7 +110,9 @@ class Renderer:
         self._precision, self._encoders = precision, latent_encoders
         self._model = RenderFormer(config, dtype)
         self._devices = first_devices(devices)
-        self._variables = jax.device_put(cast_variables(variables, dtype), self._devices[0])
+        first = self._devices[0]
+        variables = for_platform(cast_variables(variables, dtype), first.platform)
+        self._variables = jax.device_put(variables, first)
         self._copies: dict[Mesh, dict[str, Any]] = {}  # the variables on several devices
         self._programs = Programs()
         self.seconds, self.program_bytes = self._programs.seconds, self._programs.program_bytes

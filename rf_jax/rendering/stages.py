@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from rf_jax.images.radiance import linear_radiance
 from rf_jax.models import RenderFormer
+from rf_jax.models.stacks import join_layers, split_layers
 from rf_jax.rendering.sharding import (
     BY_VIEW,
     constrain_encoding,
@@ -28,14 +29,35 @@ def cast_variables(variables: dict[str, Any], dtype: Any) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(cast, variables)
 
 
+def for_platform(variables: dict[str, Any], platform: str) -> dict[str, Any]:
+    """The variables as devices of that platform read them best: on GPUs split into layers."""
+    return split_layers(variables) if platform == "gpu" else variables
+
+
+def _stacked(model, variables):
+    """The network and its variables for `apply`, from variables that may be split into layers."""
+    stacked = join_layers(variables)
+    changed = jax.tree.structure(stacked) != jax.tree.structure(variables)
+    return (model.clone(unroll=True), stacked) if changed else (model, variables)
+
+
 def encode(
     model: RenderFormer, variables: dict[str, Any], tokens: SceneTokens, *, mesh: Mesh
 ) -> SceneEncoding:
-    """The encoding of scenes, which is split over the devices of a mesh of several."""
+    """The encoding of scenes, which is split over the devices of a mesh of several.
+
+    If the variables are split into layers (`split_layers`), which GPUs prefer, so are the keys and
+    values on a mesh of one device.
+    """
     split = mesh.size > 1
     model = split_model(model, mesh) if split else model
-    encoding = model.apply(variables, tokens, method=RenderFormer.encode_scene)
-    return constrain_encoding(encoding, mesh) if split else encoding
+    model, stacked = _stacked(model, variables)
+    encoding = model.apply(stacked, tokens, method=RenderFormer.encode_scene)
+    if split:
+        return constrain_encoding(encoding, mesh)
+    if model.unroll and encoding.keys is not None:
+        encoding = encoding.replace(keys=tuple(encoding.keys), values=tuple(encoding.values))
+    return encoding
 
 
 def render(
@@ -63,8 +85,13 @@ def render(
     model = split_model(model, mesh) if split else model
 
     def render_some(variables, encoding, camera_to_world, fov_degrees):
-        image, _ = model.apply(
-            variables,
+        unrolled, stacked = _stacked(model, variables)
+        if isinstance(encoding.keys, tuple):
+            encoding = encoding.replace(
+                keys=jnp.stack(encoding.keys), values=jnp.stack(encoding.values)
+            )
+        image, _ = unrolled.apply(
+            stacked,
             gather_for_positions(encoding) if split else encoding,
             camera_to_world,
             fov_degrees,
