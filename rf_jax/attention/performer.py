@@ -13,6 +13,7 @@ approximation is. The options shrink the norms or the variance (docs/attention.m
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -29,6 +30,10 @@ from rf_jax.schema import Limit
 
 CHUNK = 512
 """Largest number of tokens whose features exist at a time."""
+
+GPU_CHUNK = 4096
+"""The same on GPUs and other accelerators, where no gradient is wanted: a GPU is faster with fewer
+and larger products, a CPU with features that stay in cache. A batch of training has more rows."""
 
 EPSILON = 1e-4
 """The published constant that is added to every feature; it keeps the normaliser away from 0."""
@@ -128,9 +133,34 @@ def performer_attention(
       [B, T, nh, hd] in the type of query.
     """
     here, key_lengths = _lengths(key, key_lengths, axis_name)
+    how = options, cross, axis_name
+    return _attention(how, query, key, value, here, key_lengths, projection)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(how, *arrays):
+    """Attention whose chunks suit the platform, unless it is differentiated."""
+    cpu, others = (functools.partial(_in_chunks, chunk, how) for chunk in (CHUNK, GPU_CHUNK))
+    return lax.platform_dependent(*arrays, cpu=cpu, default=others)
+
+
+def _attention_forward(how, *arrays):
+    return jax.vjp(functools.partial(_in_chunks, CHUNK, how), *arrays)
+
+
+def _attention_backward(how, gradient_of, cotangent):
+    return gradient_of(cotangent)
+
+
+_attention.defvjp(_attention_forward, _attention_backward)
+
+
+def _in_chunks(chunk, how, query, key, value, here, key_lengths, projection):
+    """The attention, computed for `chunk` tokens at a time; `here` are the device's key lengths."""
+    options, cross, axis_name = how
     if options.center_keys:
         key = _centered(query, key, here, key_lengths, cross, axis_name)
-    blocks = (split_blocks(x, CHUNK) for x in (key, value))
+    blocks = (split_blocks(x, chunk) for x in (key, value))
     sums = _sum_keys(*blocks, here, projection, options.hyperbolic)
     summary = _summary(_sum_devices(sums, axis_name), key_lengths)
 
@@ -139,7 +169,7 @@ def performer_attention(
     def read(query):
         return _read(query, summary, projection, options.hyperbolic)
 
-    return join_blocks(lax.map(read, split_blocks(query, CHUNK)), query.shape[1])
+    return join_blocks(lax.map(read, split_blocks(query, chunk)), query.shape[1])
 
 
 def log_features(
