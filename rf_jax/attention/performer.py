@@ -32,8 +32,8 @@ CHUNK = 512
 """Largest number of tokens whose features exist at a time."""
 
 GPU_CHUNK = 4096
-"""The same on GPUs and other accelerators, where no gradient is wanted: a GPU is faster with fewer
-and larger products, a CPU with features that stay in cache. A batch of training has more rows."""
+"""The same on GPUs, if no gradient is wanted: a GPU is faster with fewer and larger products, a CPU
+with features that stay in cache. A batch of training has more rows."""
 
 EPSILON = 1e-4
 """The published constant that is added to every feature; it keeps the normaliser away from 0."""
@@ -133,8 +133,8 @@ def performer_attention(
       [B, T, nh, hd] in the type of query.
     """
     here, key_lengths = _lengths(key, key_lengths, axis_name)
-    how = options, cross, axis_name
-    return _attention(how, query, key, value, here, key_lengths, projection)
+    arrays = query, key, value, here, key_lengths, projection
+    return _attention((options, cross, axis_name), *arrays)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -318,8 +318,7 @@ def _sum_keys(key_blocks, value_blocks, key_lengths, projection, hyperbolic):
             values + value.astype(dtype).sum(2),
         )
 
-    # Blocks beyond the lengths are not skipped: a GPU would wait for the host at every condition.
-    def step(carry, block):
+    def step(carry, block):  # skips no block: a GPU would wait for the host at every condition
         return add(carry, *block), None
 
     carry = (
