@@ -139,6 +139,8 @@ class TrainingConfig:
     def __post_init__(self):
         schema.check_fields(self)
         schema.check_fields(self.data)
+        if self.model.v2 is not None:
+            raise InputError("model: RenderFormer V2 is rendered here, but not trained")
         parts = self.accumulation_steps
         _check(
             self.batch_size % parts == 0,

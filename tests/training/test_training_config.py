@@ -8,6 +8,7 @@ from settings import CONFIGS, ROOT, small_config
 from rf_jax import schema
 from rf_jax.config_files import load_config_file, parse_config
 from rf_jax.errors import InputError
+from rf_jax.models import VARIANTS
 from rf_jax.training.config import (
     TrainingConfig,
     check_continues,
@@ -44,6 +45,11 @@ def test_configs_load_and_say_their_command(path):
 def test_bad_overrides_are_named(override, message):
     with pytest.raises(InputError, match=message):
         load_config_file(TrainingConfig, str(ROOT / "configs" / "debug.py"), [override])
+
+
+def test_v2_is_not_trained():
+    with pytest.raises(InputError, match="V2 is rendered here, but not trained"):
+        TrainingConfig(model=VARIANTS["testing_v2"])
 
 
 def test_overrides_reach_every_level():
