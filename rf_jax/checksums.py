@@ -5,7 +5,12 @@ A flipped bit on a disk or in a copy would otherwise load as another network. Th
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
 
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path, read_bytes
@@ -50,6 +55,20 @@ def verify_checksums(folder: Path) -> None:
                 f"{path}: damaged: its bytes are not those that were written ({CHECKSUMS_NAME}); "
                 "use another copy"
             )
+
+
+def names_digest(files: Sequence[Path]) -> str:
+    """The number of files and a digest of their names, in their order."""
+    names = "\n".join(path.name for path in files)
+    return f"{len(files)} files with digest {hashlib.sha256(names.encode()).hexdigest()[:8]}"
+
+
+def arrays_digest(arrays: Any) -> str:
+    """A digest of the values of a tree of arrays."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return f"values with digest {digest.hexdigest()[:8]}"
 
 
 def _digest(path: Path) -> str:

@@ -94,12 +94,14 @@ def run_command_line(
     memory_advice: str = (
         "lower --resolution or --batch_size, use --precision fp16, or render fewer triangles"
     ),
+    leave: Callable[[int], None] = sys.exit,
 ) -> None:
     """Runs a command's `main` and ends the process.
 
     The exit status is 0; 2, with one line on stderr, if the input is bad or memory runs out (the
     line then has `memory_advice`); 130 after an interrupt by the user. If the output cannot be
     written, it is 141 after its reader has gone (`| head`), else 1 with a line that says why.
+    `leave` ends the process with that status.
     """
     raise_an_error()
     handler = logging.StreamHandler()
@@ -115,7 +117,7 @@ def run_command_line(
         print(end="", flush=True)
     except OSError as error:
         status = status or _report_lost_output(error)
-    sys.exit(status)
+    leave(status)
 
 
 def _status(main: Callable[[], None], memory_advice: str) -> int:

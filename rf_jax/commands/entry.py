@@ -7,15 +7,16 @@ it in the same way at any time.
 import importlib
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 from rf_jax.command_line import run_command_line
 from rf_jax.interrupts import end_the_process, raise_an_error
 
 
-def _command(module: str, *memory_advice: str) -> Callable[[], None]:
+def _command(module: str, *memory_advice: str, **options: Any) -> Callable[[], None]:
     """A function that runs `main` of a module as a command and ends the process."""
 
-    return lambda: run_command_line(lambda: _imported(module).main(), *memory_advice)
+    return lambda: run_command_line(lambda: _imported(module).main(), *memory_advice, **options)
 
 
 def _imported(module: str) -> ModuleType:
@@ -27,7 +28,12 @@ def _imported(module: str) -> ModuleType:
 
 
 render = _command("rf_jax.commands.render")
-train = _command("rf_jax.commands.train")
+train = _command(
+    "rf_jax.commands.train",
+    "lower --config.batch_size, or set --config.remat=True, --config.accumulation_steps=N or "
+    "--config.fsdp=N",
+    leave=lambda status: _imported("rf_jax.commands.train").leave(status),
+)
 convert = _command(
     "rf_jax.commands.convert", "close other programs: weights need three times their size"
 )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -19,6 +20,7 @@ from rf_jax.checksums import verify_checksums, write_checksums
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path, utf8_path
 from rf_jax.trained_on import TrainedOn
+from rf_jax.training.agreement import HopelessRun, can_save_after
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.steps import TrainState
 from rf_jax.weights.checkpoint import (
@@ -31,6 +33,9 @@ from rf_jax.weights.checkpoint import (
 TRAINING_NAME = "training"
 BEST_METRIC = "psnr"
 """The validation metric of which the checkpoint with the largest value is kept."""
+
+WRITE_SECONDS = 600
+"""How long a process waits for the others' parts of a checkpoint, before it gives up."""
 
 
 class TrainCheckpoints:
@@ -55,7 +60,9 @@ class TrainCheckpoints:
         self._manager = ocp.CheckpointManager(
             utf8_path(workdir / CHECKPOINTS_NAME),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep, cleanup_tmp_directories=True
+                preservation_policy=keep,
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(timeout_secs=WRITE_SECONDS),
             ),
             handler_registry=_handlers(),
         )
@@ -73,7 +80,7 @@ class TrainCheckpoints:
           metrics: validation metrics, if the run was validated at this step.
 
         Raises:
-          InputError: this checkpoint or the one before it could not be written.
+          HopelessRun: this checkpoint or the one before it could not be written.
         """
         step = int(state.step)
         items = ocp.args.Composite(
@@ -85,13 +92,33 @@ class TrainCheckpoints:
         with self._reporting():
             self._manager.save(step, args=items, metrics=metrics, force=True)
 
+    @property
+    def writing(self) -> bool:
+        """Whether a checkpoint is being written in the background."""
+        return self._manager.is_saving_in_progress()
+
+    def check(self) -> None:
+        """Raises the errors of `save` that have happened by now, without waiting."""
+        with self._reporting():
+            self._manager.check_for_errors()
+
     def wait(self) -> None:
         """Waits until all checkpoints are written; raises the errors of `save`."""
         with self._reporting():
             self._manager.wait_until_finished()
 
+    def verify(self) -> None:
+        """Checks the last checkpoint against its checksums.
+
+        Raises:
+          InputError: it is damaged.
+        """
+        with self._resuming() as folder:
+            for name in (VARIABLES_NAME, TRAINING_NAME):
+                verify_checksums(folder / name)
+
     def restore(self, state: Any) -> TrainState:
-        """Reads the last state; there must be a checkpoint.
+        """Reads the last state, of which `verify` found no damage.
 
         Args:
           state: a `TrainState` of `jax.ShapeDtypeStruct` with the shardings to restore to.
@@ -106,35 +133,45 @@ class TrainCheckpoints:
                 TRAINING_NAME: ocp.args.StandardRestore(_rest(state)),
             }
         )
-        folder = self._workdir / CHECKPOINTS_NAME / str(step)
-        try:
-            for name in (VARIABLES_NAME, TRAINING_NAME):
-                verify_checksums(folder / name)
+        with self._resuming():
             restored = self._manager.restore(step, args=items)
-        except Exception as error:  # Orbax, TensorStore and the file system raise many types
-            raise InputError(
-                f"{folder}: cannot be resumed from: {reason_in_one_line(error)}; remove that "
-                "folder to continue from the one before it"
-            ) from error
         variables, rest = restored[VARIABLES_NAME], restored[TRAINING_NAME]
         params = rest.pop("params", variables["params"])
         ema = None if state.ema is None else variables["params"]
         return TrainState(params=params, ema=ema, constants=variables["constants"], **rest)
 
-    def close(self) -> None:
-        """Ends the writing; errors that nobody waited for do not hide the one that ends the run."""
-        with contextlib.suppress(Exception):
-            self._manager.close()
+    def __enter__(self) -> "TrainCheckpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Ends the writing; errors that nobody waited for do not hide the one that ends the run.
+
+        Where several processes end without a last checkpoint, what they write may wait for each
+        other, so nobody waits for it.
+        """
+        if jax.process_count() == 1 or can_save_after(error):
+            with contextlib.suppress(Exception):
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _resuming(self) -> Iterator[Path]:
+        """Yields the folder of the last checkpoint; errors inside become an InputError."""
+        folder = self._workdir / CHECKPOINTS_NAME / str(self.latest_step)
+        try:
+            yield folder
+        except Exception as error:  # Orbax, TensorStore and the file system raise many types
+            raise InputError(
+                f"{folder}: cannot be resumed from: {reason_in_one_line(error)}; remove that "
+                "folder to continue from the one before it"
+            ) from error
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
         """Turns the errors of failed writes, which have many types, into an InputError."""
         try:
             yield
-        except InputError:
-            raise
         except Exception as error:
-            raise InputError(
+            raise HopelessRun(
                 f"{self._workdir / CHECKPOINTS_NAME}: a checkpoint cannot be written "
                 f"({reason_in_one_line(error)}); free disk space and start again: the run "
                 "continues from the last whole one"

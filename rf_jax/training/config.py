@@ -187,6 +187,16 @@ _MAY_CHANGE = {
 """Keys that a resumed run may change: where things are, how they are computed or watched, and how
 long the run is."""
 
+_PER_HOST = {
+    "init_from",
+    "lpips_weights",
+    "data.path",
+    "data.validation_path",
+    "data.workers",
+    "data.prefetch",
+}
+"""Keys that the processes of a run may have their own values of: where things are on their host."""
+
 
 def default_config(model: RenderFormerConfig) -> ConfigDict:
     """All keys with their defaults, for `configs/*.py` to change.
@@ -213,6 +223,15 @@ def check_continues(config: TrainingConfig, workdir: Path) -> None:
     if differing:
         listed = ", ".join(f"{key} was {old[key]!r}, is {new[key]!r}" for key in differing)
         raise InputError(f"{workdir}: holds a run of another config ({listed}); choose another")
+
+
+def common_values(config: TrainingConfig) -> dict[str, Any]:
+    """The values that all processes of a run must share, by names such as "config.batch_size"."""
+    return {
+        f"config.{key}": value
+        for key, value in _flatten(schema.to_dict(config)).items()
+        if key not in _PER_HOST
+    }
 
 
 def save_config(config: TrainingConfig, workdir: Path) -> None:

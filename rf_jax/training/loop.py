@@ -16,15 +16,16 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from rf_jax.checksums import arrays_digest, names_digest
 from rf_jax.config_files import parse_config
 from rf_jax.errors import InputError, prefix_errors
-from rf_jax.files import atomic_path, locked, remove_abandoned
 from rf_jax.images.lpips import Perceptual
 from rf_jax.models import RenderFormer, init_variables
 from rf_jax.models.flops import measure_product_rate
 from rf_jax.structs import Batch
-from rf_jax.training.checkpoints import TrainCheckpoints, save_network_config
-from rf_jax.training.config import TrainingConfig, check_continues, save_config
+from rf_jax.training.agreement import HopelessRun, agree, attempt, check_same, together
+from rf_jax.training.checkpoints import TrainCheckpoints
+from rf_jax.training.config import TrainingConfig, check_continues, common_values
 from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
 from rf_jax.training.losses import Distance
 from rf_jax.training.optim import make_optimizer, make_schedule
@@ -34,6 +35,7 @@ from rf_jax.training.sharding import (
     replicated,
     state_shardings,
     to_devices,
+    usable_devices,
 )
 from rf_jax.training.steps import (
     COMPUTE_TYPES,
@@ -45,17 +47,12 @@ from rf_jax.training.steps import (
     make_train_step,
 )
 from rf_jax.training.stop_signal import StopSignal
-from rf_jax.training.watcher import Watcher, git_revision
-from rf_jax.weights.checkpoint import VARIABLES_NAME
-from rf_jax.weights.pretrained import WEIGHTS_NAME
+from rf_jax.training.watcher import Watcher
+from rf_jax.training.workdir import claim_workdir, describe_run
 from rf_jax.weights.warm_start import warm_start, warm_start_leniently
 
 STEPS_IN_FLIGHT = 2
 """How many steps late metrics are read, so that the device never waits for the host."""
-
-
-class HopelessRun(InputError):
-    """Ends a run whose state is not worth saving: its last steps trained nothing."""
 
 
 def train_and_evaluate(
@@ -74,15 +71,19 @@ def train_and_evaluate(
       the last state, on the devices.
 
     Raises:
-      InputError: the configuration, data, weights or workdir are bad, there are too many unusable
-        files or too many steps in a row without a finite gradient, or a checkpoint cannot be
-        written.
+      InputError: the configuration, data, weights or workdir are bad, or not the same for all
+        processes; there are too many unusable files or too many steps in a row without a finite
+        gradient; a checkpoint cannot be written; or another process ended. All processes raise it.
       KeyboardInterrupt: the user pressed Ctrl-C; the state was saved, unless it was pressed twice.
     """
     if not isinstance(config, TrainingConfig):
         config = parse_config(TrainingConfig, config)
-    with contextlib.ExitStack() as stack:
-        return Run(config, Path(workdir), devices, stack).train()
+    with together(), contextlib.ExitStack() as stack:
+        run = Run(config, Path(workdir), devices, stack)
+        interrupted = run.train()
+    if interrupted:
+        raise KeyboardInterrupt
+    return run.state
 
 
 class Run:
@@ -102,20 +103,23 @@ class Run:
           stack: closes everything that is opened here.
         """
         self.config, self.workdir = config, workdir
-        self.mesh = make_mesh(config.fsdp, config.batch_size // config.accumulation_steps, devices)
-        self._find_files()
-        self._load_perceptual()
-        self._claim_workdir(stack)
-        self.checkpoints = stack.enter_context(
-            contextlib.closing(TrainCheckpoints(workdir, config))
-        )
+        check_same(lambda: common_values(config), "start all with the same options and files")
+        scenes = config.batch_size // config.accumulation_steps
+        devices = usable_devices(config.fsdp, scenes, devices or jax.devices())
+        self.mesh = make_mesh(config.fsdp, scenes, devices)
+        attempt(self._find_files)
+        attempt(self._load_perceptual)
+        self._check_same_inputs()
+        claim_workdir(workdir, stack)
+        self.checkpoints = stack.enter_context(TrainCheckpoints(workdir, config))
+        check_same(lambda: {"the last checkpoint": self.checkpoints.latest_step}, "start again")
         if self.checkpoints.latest_step is not None:
-            check_continues(config, workdir)
+            attempt(check_continues, config, workdir)
         model = make_model(config, self.mesh)
         self.steps = compile_steps(config, self.mesh, model, self._distance)
         self.state = self._first_state()
         self.step = int(self.state.step)
-        self._describe()
+        describe_run(config, workdir)
         self.watcher = stack.enter_context(contextlib.closing(self._watcher()))
         loader = SceneLoader(self.files, config, training=True)
         self.stream = self._stream(loader, self.step, config.total_steps)
@@ -137,21 +141,17 @@ class Run:
             self._distance = perceptual.distance
             self._perceptual_params = jax.device_put(perceptual.params, replicated(self.mesh))
 
-    def _claim_workdir(self, stack: contextlib.ExitStack) -> None:
-        """Refuses the folder of a converted network, and one that another run writes to."""
-        if (self.workdir / VARIABLES_NAME).exists() or (self.workdir / WEIGHTS_NAME).exists():
-            raise InputError(f"{self.workdir}: holds a network that was converted; choose another")
-        if jax.process_index() == 0:
-            stack.enter_context(locked(self.workdir))
-            remove_abandoned(self.workdir)
+    def _check_same_inputs(self) -> None:
+        """Checks that all processes train on the same files with the same LPIPS."""
 
-    def _describe(self) -> None:
-        """Writes configurations and revision of the code, once the state fits to them."""
-        if jax.process_index() == 0:
-            save_config(self.config, self.workdir)
-            save_network_config(self.config, self.workdir)
-            with atomic_path(self.workdir / "revision.txt") as path:
-                path.write_text(git_revision() + "\n")
+        def facts() -> dict[str, str]:
+            return {
+                "training files": names_digest(self.files),
+                "validation files": names_digest(self.validation_files),
+                "weights of LPIPS": arrays_digest(self._perceptual_params),
+            }
+
+        check_same(facts, "copy them to all hosts, or use a shared file system")
 
     def _watcher(self) -> Watcher:
         config = self.config
@@ -163,17 +163,14 @@ class Run:
         shard = jax.process_index(), jax.process_count()
         return BatchStream(loader, self.config.batch_size, start, stop, shard)
 
-    def train(self) -> TrainState:
-        """Runs the loop, and returns the last state after saving it.
-
-        Raises:
-          KeyboardInterrupt: the user pressed Ctrl-C; the state was saved.
-        """
+    def train(self) -> bool:
+        """Runs the loop and saves the last state; returns whether the user pressed Ctrl-C."""
         parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self.watcher.started(self.step, parameters, self.mesh.size)
         with StopSignal() as stop:
             try:
-                self._run_steps(stop)
+                with together():
+                    self._run_steps(stop)
             except HopelessRun:
                 raise
             except InputError:
@@ -182,16 +179,16 @@ class Run:
                 raise
             self._save_last()
         self.watcher.ended(self.step)
-        if stop.interrupted:
-            raise KeyboardInterrupt
-        return self.state
+        return stop.interrupted
 
     def _run_steps(self, stop: StopSignal) -> None:
         """Trains until the last step, or until the run is asked to stop."""
         pending: collections.deque = collections.deque()
-        while self.step < self.config.total_steps and not stop.at(self.step):
-            start = time.perf_counter()
-            batch = next(self.stream)
+        while self.step < self.config.total_steps:
+            start, asked = time.perf_counter(), stop.asked
+            batch, stopping = attempt(self._next_batch, asked, flag=asked)
+            if stopping:
+                break
             self.watcher.advance(time.perf_counter() - start)
             rows = to_devices(batch, self.mesh)
             self.state, metrics = self.steps.train(self.state, rows, self._perceptual_params)
@@ -203,10 +200,29 @@ class Run:
             self._at_intervals(self.step, rows)
         self._report_all_but(0, pending)
 
+    def _next_batch(self, asked: bool) -> Batch | None:
+        """The next batch, unless the run is asked to stop; raises the errors of old checkpoints."""
+        self.checkpoints.check()
+        return None if asked else next(self.stream)
+
+    def _save(self, metrics: dict[str, float] | None = None) -> None:
+        """Saves the state, once all processes have written the checkpoint before it."""
+        self._wait_for_checkpoints()
+        attempt(self.checkpoints.save, self.state, metrics)
+
+    def _wait_for_checkpoints(self) -> None:
+        """Waits until all processes have written; the error of one is raised by all.
+
+        A process cannot just wait for its own writes, because these wait for those of the others.
+        """
+        while attempt(self.checkpoints.check, flag=self.checkpoints.writing)[1]:
+            time.sleep(0.05)
+        attempt(self.checkpoints.wait)
+
     def _save_last(self) -> None:
         if self.step > (self.checkpoints.latest_step or 0):
-            self.checkpoints.save(self.state)
-        self.checkpoints.wait()
+            self._save()
+        self._wait_for_checkpoints()
 
     def validate(self) -> tuple[dict[str, float], Any]:
         """Computes means over the validation scenes.
@@ -219,7 +235,8 @@ class Run:
         totals: collections.Counter[str] = collections.Counter()
         images = None
         with contextlib.closing(self._stream(loader, 0, batches)) as stream:
-            for batch in stream:
+            for _ in range(batches):
+                batch, _ = attempt(next, stream)
                 sums, pair = self.steps.evaluate(
                     self.state.variables, to_devices(batch, self.mesh), self._perceptual_params
                 )
@@ -231,10 +248,16 @@ class Run:
     def _first_state(self) -> TrainState:
         """The state to continue from: a checkpoint, else `init_from`, else fresh variables."""
         if self.checkpoints.latest_step is not None:
+            attempt(self.checkpoints.verify)
             return self.checkpoints.restore(self.steps.abstract_state)
         if self.config.init_from is None:
             return self.steps.init()
-        return self.steps.create(self._warm_start())
+        variables, _ = attempt(self._warm_start)
+        check_same(
+            lambda: {"config.init_from": arrays_digest(variables)},
+            "copy the same weights to all hosts",
+        )
+        return self.steps.create(variables)
 
     def _warm_start(self) -> dict[str, Any]:
         config = self.config
@@ -255,14 +278,16 @@ class Run:
         """Validates, writes images and saves, where these are due after a step."""
         metrics = None
         if self._validates_at(step):
+            agree()
             metrics, images = self.validate()
             self.watcher.validation(step, metrics)
             self.watcher.images("validation", step, *images)
         if step % self.config.image_every_steps == 0:
+            agree()
             _, images = self.steps.evaluate(self.state.variables, rows, self._perceptual_params)
             self.watcher.images("train", step, *jax.tree.map(np.asarray, images))
         if self._saves_at(step):
-            self.checkpoints.save(self.state, metrics)
+            self._save(metrics)
 
     def _report_all_but(self, count: int, pending: collections.deque) -> None:
         """Reports the oldest pending steps until only `count` are left."""

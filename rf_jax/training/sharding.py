@@ -1,5 +1,6 @@
 """Where arrays are placed: on a mesh with axes `data` and `fsdp`; batches are split over both."""
 
+import logging
 from typing import Any
 
 import jax
@@ -29,15 +30,34 @@ def make_mesh(fsdp: int, batch_size: int, devices: list[jax.Device] | None = Non
         the number of devices.
     """
     devices = devices or jax.devices()
-    if len(devices) % fsdp:
-        raise InputError(f"config.fsdp: expected a divisor of {len(devices)} devices, found {fsdp}")
-    if batch_size % len(devices):
+    count = len(devices)
+    if count % fsdp:
+        raise InputError(f"config.fsdp: expected a divisor of {count} devices, found {fsdp}")
+    if batch_size % count:
         raise InputError(
-            f"config.batch_size: expected a multiple of {len(devices)} devices (times "
-            f"accumulation_steps), found {batch_size}"
+            f"config.batch_size: expected a multiple of {count} devices (times "
+            f"accumulation_steps), found {batch_size}; take {-(-batch_size // count) * count}"
         )
-    shape = (len(devices) // fsdp, fsdp)
+    shape = (count // fsdp, fsdp)
     return jax.make_mesh(shape, BATCH_AXES, (AxisType.Auto,) * 2, devices=devices)
+
+
+def usable_devices(fsdp: int, batch_size: int, devices: list[jax.Device]) -> list[jax.Device]:
+    """As many of the devices as can share a batch; if some are left out, a warning says so.
+
+    A small configuration thus also runs where there are many devices. Where several processes train
+    together, none can be left out, and all are returned.
+    """
+    count = len(devices)
+    fitting = [n for n in range(fsdp, count + 1, fsdp) if batch_size % n == 0]
+    if jax.process_count() > 1 or not fitting or fitting[-1] == count:
+        return devices
+    logging.warning(
+        "%d of %d devices are used, because %d scenes at a time (config.batch_size / "
+        "config.accumulation_steps) cannot be split over all; %d scenes can",
+        *(fitting[-1], count, batch_size, -(-batch_size // count) * count),
+    )
+    return devices[: fitting[-1]]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

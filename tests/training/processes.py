@@ -15,7 +15,11 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 
 
 def start_run(
-    data: Path, workdir: Path, *options: str, config: str = "tests/training/settings.py"
+    data: Path,
+    workdir: Path,
+    *options: str,
+    config: str = "tests/training/settings.py",
+    **variables: str,
 ) -> subprocess.Popen:
     """`python train.py` on one CPU device; its standard output has one line per logged step."""
     environment = os.environ | {
@@ -25,6 +29,7 @@ def start_run(
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(ROOT),
+        **variables,
     }
     command = [sys.executable, "train.py", "--config", config, "--workdir", str(workdir)]
     return subprocess.Popen(
@@ -35,6 +40,17 @@ def start_run(
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def slurm_variables(count: int, port: int) -> list[dict[str, str]]:
+    """What `srun` would set for each of the tasks of a node, with a port for them to meet at."""
+    common = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": str(count),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+    return [common | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(count)]
 
 
 def wait_for_step(run: subprocess.Popen, step: float) -> int:

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rf_jax.errors import InputError
 from rf_jax.files import locked
 from rf_jax.training.data import BatchStream
+from rf_jax.training.loop import train_and_evaluate
 from rf_jax.training.watcher import EventsWriter
 from rf_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 
@@ -229,16 +230,16 @@ def test_every_point_is_shown_once_after_two_resumes(data, tmp_path):
 
 def test_a_run_says_what_it_does(data, tmp_path, capsys):
     config = small_config(data, total_steps=2)
-    state = train(config, tmp_path)
+    state = train_and_evaluate(config, tmp_path)  # two scenes take two of all devices
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        f"parameters: {count:,}; devices: 1 (cpu), 1 per process; scenes per step: 2, 2 per device"
+        f"parameters: {count:,}; devices: 2 (cpu), 2 per process; scenes per step: 2, 1 per device"
     )
     assert lines[1] == f"steps 1 to 2; to watch: tensorboard --logdir {tmp_path}"
     assert lines[2].startswith("step 1 of 2: loss ") and lines[2].endswith(" left")
     assert lines[-1] == f"finished after 2 steps: {tmp_path}"
-    train(config, tmp_path)
+    train_and_evaluate(config, tmp_path)
     assert "finished before, after 2 steps; config.total_steps can be" in capsys.readouterr().out
 
 

@@ -21,7 +21,7 @@ from rf_jax.errors import InputError
 from rf_jax.training import sharding
 from rf_jax.training.data import BatchStream
 from rf_jax.training.loop import train_and_evaluate
-from rf_jax.training.sharding import BATCH_AXES, batch_sharding, make_mesh
+from rf_jax.training.sharding import BATCH_AXES, batch_sharding, make_mesh, usable_devices
 
 SCRIPT = Path(__file__).with_name("sharded_steps.py")
 
@@ -94,8 +94,21 @@ def test_a_sharded_run_that_was_stopped_continues_on_any_mesh(data, tmp_path, mo
 def test_meshes_that_do_not_divide_are_refused():
     with pytest.raises(InputError, match=r"config.fsdp: expected a divisor of 1 devices, found 2"):
         make_mesh(2, 8, jax.devices()[:1])
-    with pytest.raises(InputError, match=r"multiple of 8 devices.*found 6"):
+    with pytest.raises(InputError, match=r"multiple of 8 devices.*found 6; take 8"):
         make_mesh(1, 6, devices=[None] * 8)
+
+
+@pytest.mark.parametrize(
+    ("fsdp", "scenes", "expected"), [(1, 8, 8), (1, 4, 4), (1, 12, 6), (2, 12, 6), (3, 6, 6)]
+)
+def test_a_small_batch_takes_as_many_devices_as_can_share_it(
+    fsdp, scenes, expected, caplog, monkeypatch
+):
+    used = usable_devices(fsdp, scenes, jax.devices())
+    assert len(used) == expected and make_mesh(fsdp, scenes, used).size == expected
+    assert (f"{expected} of 8 devices are used" in caplog.text) == (expected < 8)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert usable_devices(fsdp, scenes, jax.devices()) == jax.devices()
 
 
 @pytest.mark.parametrize("lengths", [None, [3, 8, 1, 5, 2, 7, 4, 6]])
