@@ -19,8 +19,11 @@ from jax._src import distributed  # the coordination service has no public name
 
 from rf_jax.errors import InputError, one_line
 
-HEARTBEAT_SECONDS = 60
-"""How long after the death of a process the others end."""
+HEARTBEAT_SECONDS = 100
+"""How long after the death of a process the others end.
+
+On a machine with ten times too many processes, 60 seconds ended some that were alive.
+"""
 
 WAIT_SECONDS = 3600
 """How long processes wait for one that is alive but does not arrive."""
