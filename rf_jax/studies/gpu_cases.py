@@ -17,7 +17,7 @@ from rf_jax.planning.programs import blank_perceptual
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.renderer import PRECISIONS
 from rf_jax.rendering.sharding import device_mesh
-from rf_jax.rendering.stages import cast_variables, encode, render
+from rf_jax.rendering.stages import cast_variables, encode, for_platform, render
 from rf_jax.studies.benchmark import random_scene
 from rf_jax.studies.step_rate import random_batch
 from rf_jax.training.config import TrainingConfig
@@ -112,7 +112,8 @@ def stage_cases(
             yield _case("stage", *labels, flops, first, arguments)
 
             encoding = jax.eval_shape(first, *arguments)
-            encoding = encoding.replace(num_triangles=tokens.num_triangles)
+            lengths = tokens.num_triangles + config.num_register_tokens
+            encoding = encoding.replace(num_tokens=lengths)
             scene = random_scene(1)
             cameras = scene.camera_to_world[None], scene.fov_degrees[None]
             second = functools.partial(render, model, resolution=resolution, mesh=mesh, split=False)
@@ -174,4 +175,9 @@ def _lower(program: Callable, arguments: tuple) -> jax.stages.Lowered:
 
 
 def _abstract_variables(config: RenderFormerConfig, dtype: Any) -> dict[str, Any]:
-    return jax.eval_shape(lambda: cast_variables(init_variables(config, jax.random.key(0)), dtype))
+    platform = jax.devices()[0].platform
+    return jax.eval_shape(
+        lambda: for_platform(
+            cast_variables(init_variables(config, jax.random.key(0)), dtype), platform
+        )
+    )

@@ -1,0 +1,138 @@
+"""Every program is lowered for NVIDIA GPUs on a machine that has none, and without their wheels.
+
+Lowering ends before the compiler of the GPU. It shows that each operation has a rule there, and
+which kernels are called. `tests/gpu_offline.py` compiles.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rf_jax.config_files import load_config_file
+from rf_jax.models import VARIANTS, RenderFormer, init_variables
+from rf_jax.planning.programs import blank_perceptual
+from rf_jax.rendering.preprocess import prepare_scene
+from rf_jax.rendering.renderer import PRECISIONS
+from rf_jax.rendering.sharding import BY_VIEW, device_mesh, encoding_specs, pad_tokens
+from rf_jax.rendering.stages import cast_variables, encode, render
+from rf_jax.studies.benchmark import random_scene
+from rf_jax.training.config import TrainingConfig
+from rf_jax.training.data import abstract_batch
+from rf_jax.training.loop import compile_steps
+from rf_jax.training.sharding import batch_sharding, make_mesh, replicated
+from rf_jax.training.steps import make_model
+
+KERNELS = ("__cudnn$fmha", "mosaic_gpu", "triton")
+LIMITED = jax.__version_info__ >= (0, 11)
+"""Newer JAX lowers Triton only where it sees a GPU."""
+
+
+def lowered(program, *arguments):
+    """The StableHLO of a program for NVIDIA GPUs."""
+    traced = program.trace(*arguments)
+    return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def kernels(text):
+    return {name for name in KERNELS if name in text}
+
+
+def placed(tree, sharding):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+MODEL = dataclasses.replace(
+    VARIANTS["testing"],
+    latent_dim=72,
+    view_transformer_latent_dim=72,
+    num_layers=1,
+    texture_encode_patch_size=1,
+)
+"""A small network whose heads have a width that cuDNN takes."""
+
+WINDOWED = dataclasses.replace(MODEL, view_transformer_use_swin_attn=True)
+
+
+def small(**changes):
+    """A run of the small network with 8 scenes per step."""
+    config = load_config_file(TrainingConfig, "debug")
+    model = dataclasses.replace(MODEL, view_independent_attention=changes.pop("attention", "auto"))
+    data = dataclasses.replace(config.data, resolution=32, max_triangles=24, views=1)
+    return dataclasses.replace(config, batch_size=8, model=model, data=data, **changes)
+
+
+@pytest.mark.parametrize(
+    ("devices", "changes", "expected"),
+    [
+        (1, {"precision": "bf16"}, {"__cudnn$fmha"}),
+        (1, {"precision": "fp32"}, set()),
+        (1, {"precision": "bf16", "attention": "performer"}, {"__cudnn$fmha"}),
+        (8, {"precision": "fp32", "attention": "performer", "fsdp": 2}, set()),
+        (8, {"precision": "bf16", "fsdp": 4, "remat": True}, {"__cudnn$fmha"}),
+        (8, {"precision": "fp32", "optimizer": "muon", "lpips_weight": 0.05}, set()),
+        (2, {"precision": "bf16", "accumulation_steps": 2}, {"__cudnn$fmha"}),
+        (8, {"precision": "bf16", "attention": "dot_product"}, {"__cudnn$fmha"}),
+        pytest.param(
+            8,
+            {"precision": "bf16", "attention": "flash"},
+            set(KERNELS),
+            marks=pytest.mark.skipif(LIMITED, reason="Triton needs a GPU to lower for it"),
+        ),
+    ],
+    ids=str,
+)
+def test_training_steps(devices, changes, expected):
+    config = small(**changes)
+    parts = config.batch_size // config.accumulation_steps
+    mesh = make_mesh(config.fsdp, parts, jax.devices()[:devices])
+    with blank_perceptual(config) as perceptual:
+        distance = perceptual and perceptual.distance
+        weights = placed(perceptual and perceptual.params, replicated(mesh))
+        steps = compile_steps(config, mesh, make_model(config, mesh), distance)
+        batch = placed(abstract_batch(config), batch_sharding(mesh))
+        text = lowered(steps.train, steps.abstract_state, batch, weights)
+    assert kernels(text) == expected
+    assert ("mhlo.num_partitions = 1 " in text) == (devices == 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "precision", "split"),
+    [
+        (MODEL, "fp16", False),
+        (MODEL, "fp32", False),
+        (MODEL, "bf16", True),
+        (WINDOWED, "fp16", False),
+        (WINDOWED, "fp32", True),
+    ],
+    ids=["fp16", "fp32", "bf16, split", "windows, fp16", "windows, fp32, split"],
+)
+def test_both_stages_of_a_rendering(config, precision, split):
+    model, devices = RenderFormer(config, PRECISIONS[precision]), jax.devices()
+    mesh = device_mesh(devices if split else devices[:1])
+    tokens = pad_tokens(prepare_scene(random_scene(40), config), config.num_register_tokens, 8)
+    variables = jax.eval_shape(
+        lambda: cast_variables(init_variables(config, jax.random.key(0)), model.dtype)
+    )
+    first = functools.partial(encode, model, mesh=mesh)
+    arguments = placed((variables, tokens), replicated(mesh))
+    expected = set() if precision == "fp32" else {"__cudnn$fmha"}
+    assert kernels(lowered(jax.jit(first), *arguments)) == expected
+
+    mesh = device_mesh(devices)
+    encoding = jax.eval_shape(first, variables, tokens)
+    whole = jax.tree.map(lambda _: jax.sharding.PartitionSpec(), encoding)
+    encoding = jax.tree.map(
+        lambda x, spec: placed(x, jax.sharding.NamedSharding(mesh, spec)),
+        encoding,
+        encoding_specs(encoding) if split else whole,
+    )
+    cameras = jnp.zeros((1, 8, 4, 4)), jnp.zeros((1, 8))
+    second = functools.partial(
+        render, model, resolution=config.resolution_multiple, mesh=mesh, split=split
+    )
+    views = placed(cameras, jax.sharding.NamedSharding(mesh, BY_VIEW))
+    text = lowered(jax.jit(second), placed(variables, replicated(mesh)), encoding, *views)
+    assert kernels(text) == expected
