@@ -2,7 +2,7 @@
 
 python train.py --config configs/rooms_performer.py --workdir workdirs/rooms_performer
 
-Time: about an hour on one CPU core. Result: validation PSNR 22.2 dB (docs/quality.md compares).
+docs/quality.md compares the Performer with exact attention.
 
 docs/attention.md explains the options. To train without them (plain FAVOR+), add
 --config.model.performer_hyperbolic=False --config.model.performer_center_keys=False

@@ -1,9 +1,10 @@
-"""Validation curves of several training runs, against steps and against seconds.
+"""Validation curves of several training runs, against steps.
 
     pip install -e '.[plot]'
     %(prog)s workdirs/rooms workdirs/rooms_performer
 
-prints a table at the last step that all runs have validated, and draws the curves.
+prints a table at the last step that all runs have validated, with the seconds until then, and draws
+the curves.
 """
 
 import argparse
@@ -110,19 +111,17 @@ def format_table(runs: dict[str, dict[str, Curve]]) -> str:
 
 
 def plot(runs: dict[str, dict[str, Curve]], path: Path) -> None:
-    """Draws two plots per metric, against steps and against seconds."""
+    """Draws one plot per metric, against steps: seconds depend on what else a machine did."""
     metrics = [metric for metric in METRICS if any(metric in curves for curves in runs.values())]
-    figure = new_figure(9, 3.2 * len(metrics))
-    grid = figure.subplots(len(metrics), 2, squeeze=False, sharey="row")
-    for axes, metric in zip(grid, metrics, strict=True):
-        for column, (axis, label) in enumerate(zip(axes, ("step", "seconds"), strict=True)):
-            for name, curves in runs.items():
-                if metric in curves:
-                    axis.plot(curves[metric][:, column], curves[metric][:, 2], label=name)
-            axis.set_xlabel(label)
-            axis.set_ylabel(METRICS[metric])
-            axis.grid(alpha=0.3)
-    grid[0, 0].legend()
+    figure = new_figure(5 * len(metrics), 3.6)
+    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axis, metric in zip(axes, metrics, strict=True):
+        for name, curves in runs.items():
+            if metric in curves:
+                axis.plot(curves[metric][:, 0], curves[metric][:, 2], label=name)
+        axis.set(title=f"validation {METRICS[metric]}", xlabel="step")
+        axis.grid(alpha=0.3)
+    axes[0].legend()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 

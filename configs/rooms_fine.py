@@ -1,0 +1,36 @@
+r"""The network of configs/rooms.py, trained further with patches of 4x4 pixels instead of 8x8.
+
+python -m rf_jax.datagen --config configs/data_rooms.py --output_dir data/rooms_8k \
+    --config.num_scenes=8400
+python train.py --config configs/rooms_fine.py --workdir workdirs/rooms_fine
+python train.py --config configs/rooms_fine.py --workdir workdirs/rooms_final --config.seed=1 \
+    --config.init_from=workdirs/rooms_fine --config.learning_rate=4e-4 \
+    --config.warmup_steps=100 --config.total_steps=7500 --config.cosine_steps=7300
+
+Time: about 50 minutes, then 40 more, on two CPU cores that also did other work.
+Result: validation PSNR 25.7 dB, then 27.7 dB (SSIM 0.932). The second run is the bundled network.
+
+Where an edge runs inside a patch is what a network of large patches learns last. Only the encoder
+of rays and the decoder depend on the patch size, so all other weights are taken over. An image
+costs three times as much, and a step takes half as many. The first run ends while its learning rate
+is still high, and the second one lowers it.
+"""
+
+from ml_collections import ConfigDict
+
+from rf_jax.configs import rooms
+
+
+def get_config() -> ConfigDict:
+    config = rooms.get_config()
+    config.init_from = "workdirs/rooms"
+    config.init_lenient = True
+    config.total_steps = 11290
+    config.learning_rate = 7e-4
+    config.warmup_steps = 500
+    config.cosine_steps = 23000
+    config.validate_every_steps = 1000
+    config.data.path = "data/rooms_8k"
+    config.data.views = 2
+    config.model.patch_size = 4
+    return config
