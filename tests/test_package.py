@@ -16,7 +16,7 @@ from rf_jax.config_files import config_names
 from rf_jax.images.files import load_exr
 
 ROOT = Path(__file__).parents[1]
-NOT_SOURCES = (".*", "__pycache__", "*.egg-info", "build", "dist", "output", "workdir*")
+NOT_SOURCES = (".*", "__pycache__", "*.egg-info", "build", "dist", "output", "workdirs")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 

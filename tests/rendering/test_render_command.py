@@ -16,6 +16,7 @@ from rf_jax.images.files import load_exr, load_png, save_exr
 from rf_jax.images.metrics import psnr
 from rf_jax.rendering import files as render_files
 from rf_jax.rendering.files import find_jobs, select_views
+from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import bundled_scene, save_h5
 from rf_jax.scene.ground_truth import load_ground_truth
 from rf_jax.structs import DIFFUSE, EMISSION, expand_texture
@@ -81,14 +82,14 @@ def test_devices_give_the_same_images(command, tmp_path):
 
 def test_a_frame_is_rendered_while_the_one_before_it_is_written(command, frames, monkeypatch):
     events = []
-    for name in ("load_scene", "save_exr"):
-        function = getattr(render_files, name)
+    for owner, name in ((Renderer, "load_scene"), (render_files, "save_exr")):
+        function = getattr(owner, name)
 
         def noted(*arguments, name=name, function=function):
             events.append(name)
             return function(*arguments)
 
-        monkeypatch.setattr(render_files, name, noted)
+        monkeypatch.setattr(owner, name, noted)
     assert command(*small(frames))[0] == 0
     load, save = "load_scene", "save_exr"
     assert events == [load, load, save, load, save, save]
