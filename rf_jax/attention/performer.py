@@ -252,39 +252,38 @@ def _initial_temperature(_, shape, dtype):
     return jnp.full(shape, math.log(share / (1 - share)), dtype)
 
 
-def _lengths(key, key_lengths, axis_name):
-    """The numbers of valid keys [B] on this device and on all devices of the axis."""
-    padded = key.shape[1]
+def _lengths(x, lengths, axis_name):
+    """The numbers of valid tokens [B] on this device and on all devices of the axis.
+
+    Args:
+      x: [B, S / n, nh, hd] the tokens of this device.
+      lengths: [B] the numbers on all devices; None if all tokens are valid.
+    """
+    padded = x.shape[1]
     if axis_name is None:
         devices, first = 1, 0
     else:
         devices, first = lax.axis_size(axis_name), lax.axis_index(axis_name) * padded
-    if key_lengths is None:
-        key_lengths = jnp.full((key.shape[0],), padded * devices, jnp.int32)
-    return jnp.clip(key_lengths - first, 0, padded), key_lengths
+    if lengths is None:
+        lengths = jnp.full((x.shape[0],), padded * devices, jnp.int32)
+    return jnp.clip(lengths - first, 0, padded), lengths
 
 
 def _centered(query, key, here, key_lengths, cross, axis_name):
     """Subtracts the means of the valid queries and keys from the keys."""
-    center = _mean(key, here, key_lengths, axis_name)
-    if cross:
-        center = center + _mean(query, query.shape[1], query.shape[1], None)
-    else:
-        center = center + _mean(query, here, key_lengths, axis_name)
+    queries = _lengths(query, None, axis_name) if cross else (here, key_lengths)
+    center = _mean(key, here, key_lengths, axis_name) + _mean(query, *queries, axis_name)
     return (key.astype(center.dtype) - center).astype(key.dtype)
 
 
 def _mean(x, here, lengths, axis_name):
     """Mean [B, 1, nh, hd], in float32, of the first `lengths` tokens; `here` are on this device."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    here, lengths = (
-        jnp.broadcast_to(jnp.asarray(n), x.shape[:1])[:, None] for n in (here, lengths)
-    )
-    valid = (jnp.arange(x.shape[1]) < here)[..., None, None]
+    valid = (jnp.arange(x.shape[1]) < here[:, None])[..., None, None]
     total = jnp.sum(jnp.where(valid, x, 0), axis=1, keepdims=True)
     if axis_name is not None:
         total = lax.psum(total, axis_name)
-    return total / jnp.maximum(lengths, 1)[..., None, None]
+    return total / jnp.maximum(lengths, 1)[:, None, None, None]
 
 
 def _sum_keys(key_blocks, value_blocks, key_lengths, projection, hyperbolic):

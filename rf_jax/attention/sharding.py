@@ -101,8 +101,7 @@ def _on_mesh(function: Callable, variables: tuple[Any, ...], mesh: Mesh, spec: P
       spec: how queries, keys, values and results are split; every device has all variables.
     """
 
-    def attend(query, key, value, *lengths):  # of the keys, and of the sinks
-        lengths = tuple(x for x in lengths if x is not None)
+    def attend(query, key, value, *lengths):  # of the keys, and of the sinks, or None
         specs = (*[P()] * len(variables), spec, spec, spec, *[P(spec[0])] * len(lengths))
         part = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=spec, check_vma=False)
         return part(*variables, query, key, value, *lengths)

@@ -11,8 +11,8 @@ The result is put together from three softmaxes, each with bounded memory:
     all tokens to the sinks      dense
     all tokens to their window   `rf_jax.attention.window`, in blocks
 
-The last two are merged by their log-sum-exps. The dense parts take the fastest exact function of
-the device that knows these.
+The last two are merged by their log-sum-exps, whose gradient cuDNN does not take. So the second
+uses `dot_product`, and the first the fastest exact function of the device.
 """
 
 import dataclasses
@@ -77,17 +77,14 @@ def sliding_sink_attention(
         return window_attention(query, key, value, key_lengths, nothing, options.window)[0]
     most = min(sinks.most, length)
     in_window = window_attention(query, key, value, key_lengths, sinks.lengths, options.window)
-    in_sinks = _dense(query, key[:, :most], value[:, :most], sinks.lengths)
+    in_sinks = dot_product_attention_with_log_sum_exp(
+        query, key[:, :most], value[:, :most], sinks.lengths
+    )
     out = _merged(in_window, in_sinks, sinks.lengths)
     from_sinks = auto_attention(query[:, :most], key, value, key_lengths)
     is_sink = jnp.arange(most) < sinks.lengths[:, None]
     head = jnp.where(is_sink[..., None, None], from_sinks, out[:, :most])
     return jnp.concatenate([head, out[:, most:]], axis=1)
-
-
-def _dense(query, key, value, key_lengths):
-    """Softmax attention [B, T, nh, hd] and its log-sum-exps [B, nh, T]."""
-    return dot_product_attention_with_log_sum_exp(query, key, value, key_lengths)
 
 
 def _merged(in_window, in_sinks, sink_lengths):

@@ -100,9 +100,8 @@ class RenderFormerConfig:
     # The options of attention functions, where they differ from their defaults. In files and
     # configurations each option is a key of its own, NAME_OPTION.
     attention_options: tuple[Any, ...] = ()
-    v2: V2Config | None = (
-        None  # what only RenderFormer V2 has; its fields are keys of their own too
-    )
+    # What only RenderFormer V2 has; each of its fields is a key of its own too.
+    v2: V2Config | None = None
 
     def __post_init__(self):
         for name, hint in _own_hints().items():

@@ -38,17 +38,18 @@ Rotation = tuple[jax.Array, jax.Array]
 
 
 def rope_rotation(positions: jax.Array, frequencies: jax.Array, head_dim: int) -> Rotation:
-    """The rotation of heads by triangle positions (RenderFormer, section 3.3).
+    """The rotation of heads by positions (RenderFormer, section 3.3).
 
     Args:
-      positions: [B, S, 9] the three vertices (v0x, v0y, v0z, v1x, ...), in any space.
-      frequencies: [m] with 9 m <= head_dim / 2.
+      positions: [B, S, n] in any space: with n = 9 the three vertices (v0x, v0y, v0z, v1x, ...) of
+        triangles, with n = 3 the centres of V2's tokens.
+      frequencies: [m] with n m <= head_dim / 2.
       head_dim: width of a head.
 
     Returns:
-      cosines and sines [B, S, 1, hd/2] in float32; the components from 9 m on do not turn.
+      cosines and sines [B, S, 1, hd/2] in float32; the components from n m on do not turn.
     """
-    angles = positions[..., None].astype(jnp.float32) * frequencies  # (B, S, 9, m)
+    angles = positions[..., None].astype(jnp.float32) * frequencies  # (B, S, n, m)
     angles = angles.reshape(*positions.shape[:-1], 1, -1)
     padding = head_dim // 2 - angles.shape[-1]
     angles = jnp.pad(angles, ((0, 0), (0, 0), (0, 0), (0, padding)))

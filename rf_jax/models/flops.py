@@ -60,10 +60,8 @@ def view_independent_flops(
     attention functions count their own. What V2 encodes once per material or for the environment is
     left out.
     """
-    stage, (tokens, sinks) = (
-        config.view_independent,
-        token_counts(config, num_triangles, num_lights),
-    )
+    stage = config.view_independent
+    tokens, sinks = token_counts(config, num_triangles, num_lights)
     layer = 8 * tokens * stage.width**2 + _feed_forward_flops(stage, tokens)
     layer += _attention_flops(stage, tokens, tokens, sinks)
     inputs = NUM_CHANNELS if config.v2 is None else 3 + 9 * (1 + 2 * config.vertex_pe_num_freqs)

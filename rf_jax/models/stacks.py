@@ -51,7 +51,7 @@ def encoder_layers(
         _maybe_remat(EncoderLayer, remat),
         in_axes=nn.broadcast,
         length=config.depth,
-        unroll=config.depth if unroll else 1,
+        unroll=unroll,
         **_STACKED,
     )
     return scanned(config, dtype, name=name)
@@ -67,7 +67,7 @@ def context_projections(config: TransformerConfig, dtype: jnp.dtype, unroll: boo
         ContextProjection,
         in_axes=nn.broadcast,
         length=config.depth,
-        unroll=config.depth if unroll else 1,
+        unroll=unroll,
         **_STACKED,
     )
     return scanned(config, dtype)
@@ -92,7 +92,7 @@ def decoder_layers(
       unroll: whether the loop over the layers is unrolled.
     """
     fields = config, dtype, include_self_attention
-    scan = dict(**_STACKED, in_axes=(0, *[nn.broadcast] * 3), unroll=config.depth if unroll else 1)
+    scan = dict(**_STACKED, in_axes=(0, *[nn.broadcast] * 3), unroll=unroll)
     if not windowed:
         layers = nn.scan(_maybe_remat(DecoderLayer, remat), length=config.depth, **scan)
         return layers(*fields, None)

@@ -26,6 +26,7 @@ from rf_jax.models.vae_encoder import VaeEncoder, VaeEncoderConfig
 from rf_jax.weights.checkpoint import CONFIG_NAME, load_config_json
 from rf_jax.weights.convert import check_arrays
 from rf_jax.weights.torch_files import (
+    MODEL_FILES,
     read_safetensors,
     resolve_model_folder,
     write_safetensors,
@@ -36,7 +37,6 @@ VAE_SOURCE = "Qwen/Qwen-Image/vae"
 
 WEIGHTS_NAME = "latent_encoders.safetensors"
 
-_MAPPER_FILES = (CONFIG_NAME, "model.safetensors")
 _VAE_FILES = (CONFIG_NAME, "diffusion_pytorch_model.safetensors")
 _VAE_CLASS = "AutoencoderKLQwenImage"
 _NOT_FOR_IMAGES = re.compile(r"(decoder|post_quant_conv)\..*|.*\.time_conv\.\w+")
@@ -148,11 +148,11 @@ def random_networks(vae: VaeEncoderConfig, seed: int) -> dict[str, Network]:
 
 
 def _read_mapper(source: str | Path, name: str) -> Network:
-    folder = resolve_model_folder(f"{source}/{name}", _MAPPER_FILES)
+    folder = resolve_model_folder(f"{source}/{name}")
     values = load_config_json(folder / CONFIG_NAME)
     with prefix_errors(str(folder / CONFIG_NAME)):
         module = MaterialMapper(schema.parse(MapperConfig, values))
-    path = folder / _MAPPER_FILES[1]
+    path = folder / MODEL_FILES[1]
     tensors = read_safetensors(path)
     with prefix_errors(str(path)):
         return Network(module, _from_torch(tensors, name, module))

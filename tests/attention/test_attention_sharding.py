@@ -1,6 +1,7 @@
 """Attention of tokens that are split over 8 devices, against the same function on one device."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,10 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rf_jax.attention import Attention, get_attention
-from rf_jax.attention.performer import PerformerOptions
+from rf_jax.attention import Attention, Sinks, get_attention
+from rf_jax.attention.performer import PerformerOptions, performer_attention
 from rf_jax.attention.sharding import shard_attention
+from rf_jax.attention.sliding_sink import SlidingSinkOptions
 from rf_jax.errors import InputError
 from rf_jax.models import RenderFormer
 from rf_jax.structs import SceneTokens
@@ -101,3 +103,26 @@ def test_attention_that_depends_on_the_place_of_a_query_is_refused(mesh):
     near = Attention("near", lambda query, key, value, key_lengths: value)
     with pytest.raises(InputError, match="attention near: tokens cannot be split over devices"):
         shard_attention(near, mesh, None, "tokens")
+
+
+def test_centred_keys_of_split_cross_attention(mesh):
+    """The mean of the queries is that of all devices, as without a mesh."""
+    rng = np.random.default_rng(0)
+    shapes = (2, 24, 2, 16), (2, 40, 2, 16), (2, 40, 2, 16), (32, 16)
+    *arrays, projection = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes)
+    arguments = *arrays, jnp.array([37, 1], jnp.int32), projection
+    attend = functools.partial(performer_attention, options=PERFORMER, cross=True)
+    part = functools.partial(attend, axis_name="tokens")
+    tokens = P("rows", "tokens")
+    specs = tokens, tokens, tokens, P("rows"), P()
+    split = jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=tokens, check_vma=False)
+    found, expected = jax.jit(split)(*arguments), jax.jit(attend)(*arguments)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sinks_without_lengths_stay_sinks(mesh):
+    attention = get_attention("sliding_sink", (SlidingSinkOptions(window=5),))
+    query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 40, 2, 16))
+    arguments = query, key, value, None, Sinks(jnp.array([3, 1], jnp.int32), 3)
+    found = jax.jit(shard_attention(attention, mesh, "rows").bind())(*arguments)
+    np.testing.assert_allclose(found, jax.jit(attention.bind())(*arguments), rtol=1e-5, atol=1e-5)
