@@ -16,7 +16,6 @@ uses `dot_product`, and the first the fastest exact function of the device.
 """
 
 import dataclasses
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ from rf_jax.attention.auto import auto_attention
 from rf_jax.attention.dot_product import dot_product_attention_with_log_sum_exp
 from rf_jax.attention.registry import Attention, Sinks
 from rf_jax.attention.window import window_attention
-from rf_jax.schema import Limit, check_fields
+from rf_jax.schema import Size, check_fields
 
 _NO_KEYS = -1e30
 """The log-sum-exp of an empty row when rows are merged."""
@@ -39,7 +38,7 @@ class SlidingSinkOptions:
       window: how many places before and after itself a token that is no sink reads.
     """
 
-    window: Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 2**16)] = 256
+    window: Size = 256
 
     def __post_init__(self):
         check_fields(self)

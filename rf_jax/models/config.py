@@ -11,12 +11,10 @@ from rf_jax import schema, trained_on
 from rf_jax.attention import ATTENTIONS, Attention, get_attention
 from rf_jax.errors import InputError
 from rf_jax.models.config_v2 import ATTENTION, PE_TYPE, V2Config, joined_keys, split_keys
-from rf_jax.schema import Limit
+from rf_jax.schema import Limit, Size
 
 NormType = Literal["rms_norm", "layer_norm"]
 
-# A larger size is a mistake, which is better reported than allocated.
-Size = Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 2**16)]
 Count = Annotated[int, Limit("in [0, 65536]", lambda x: 0 <= x <= 2**16)]
 Frequency = Annotated[float, Limit("> 0", lambda x: x > 0)]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from rf_jax import schema
 from rf_jax.errors import InputError
-from rf_jax.schema import Limit
+from rf_jax.schema import Limit, Size
 
 PE_TYPE = "rope_only_center"
 """The `pe_type` that marks a configuration as one of V2."""
@@ -23,7 +23,6 @@ WINDOW = "local_attention_window_size_half"
 VOLUME_INPUTS = 64
 """Densities of a volume cell."""
 
-Size = Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 2**16)]
 Epsilon = Annotated[float, Limit("in (0, 1)", lambda x: 0 < x < 1)]
 
 _FIXED = {

@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from rf_jax.precision import matmul_precision
-from rf_jax.schema import Limit
+from rf_jax.schema import Limit, Size
 
 # More is a mistake, which is better reported than built.
-Size = Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 2**16)]
 Factors = Annotated[tuple[Size, ...], Limit("of at most 8 entries", lambda x: len(x) <= 8)]
 Count = Annotated[int, Limit("in [1, 16]", lambda x: 1 <= x <= 16)]
 
