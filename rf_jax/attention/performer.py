@@ -130,7 +130,7 @@ def performer_attention(
         lengths count the keys of all devices. None if they are not split.
 
     Returns:
-      [B, T, nh, hd] in the type of query.
+      [B, T, nh, hd] in the type of query; differentiable in reverse mode only.
     """
     here, key_lengths = _lengths(key, key_lengths, axis_name)
     arrays = query, key, value, here, key_lengths, projection
