@@ -13,6 +13,7 @@ import jax
 from rf_jax.errors import InputError, listed
 from rf_jax.training.agreement import (
     HEARTBEAT_SECONDS,
+    attempt,
     check_same,
     gather,
     process_number,
@@ -96,7 +97,8 @@ def _share_devices() -> None:
     allotted = os.environ.get("SLURM_GPUS_ON_NODE", "")
     record = json.dumps([socket.gethostname(), visible, allotted])
     found = [json.loads(text) for text in gather(record)]
-    share = share_gpus([gpus for _, gpus, _ in found], process_number())
+    # All agree on the shares first, because looking for devices waits for the other processes.
+    share, _ = attempt(share_gpus, [gpus for _, gpus, _ in found], process_number())
     if len(share) < len(visible):
         jax.config.update("jax_cuda_visible_devices", ",".join(map(str, share)))
     _check_all_used(found)

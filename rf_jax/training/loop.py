@@ -110,6 +110,8 @@ class Run:
         attempt(self._find_files)
         attempt(self._load_perceptual)
         self._check_same_inputs()
+        # This is a collective operation, so it comes when all processes have the same weights.
+        self._perceptual_params = jax.device_put(self._perceptual_params, replicated(self.mesh))
         claim_workdir(workdir, stack)
         self.checkpoints = stack.enter_context(TrainCheckpoints(workdir, config))
         check_same(lambda: {"the last checkpoint": self.checkpoints.latest_step}, "start again")
@@ -133,13 +135,13 @@ class Run:
             logging.warning("no validation: %s has no scenes of a val split", self.config.data.path)
 
     def _load_perceptual(self) -> None:
-        """Puts the weights of LPIPS on the devices, if the loss has such a term."""
+        """Reads the weights of LPIPS, if the loss has such a term."""
         self._distance = self._perceptual_params = None
         if self.config.lpips_weight:
             dtype = jnp.dtype(COMPUTE_TYPES[self.config.precision]).name
             perceptual = Perceptual(self.config.lpips_weights, dtype)
             self._distance = perceptual.distance
-            self._perceptual_params = jax.device_put(perceptual.params, replicated(self.mesh))
+            self._perceptual_params = perceptual.params
 
     def _check_same_inputs(self) -> None:
         """Checks that all processes train on the same files with the same LPIPS."""

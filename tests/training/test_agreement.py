@@ -12,7 +12,7 @@ from settings import ROOT
 
 from rf_jax.errors import InputError
 from rf_jax.files import locked
-from rf_jax.training import joining
+from rf_jax.training import agreement, joining
 from rf_jax.training.joining import share_gpus
 
 SCRIPT = Path(__file__).with_name("agreeing_process.py")
@@ -112,6 +112,15 @@ def test_gpus_that_nobody_uses_are_refused():
         joining._check_all_used(alone)
     joining._check_all_used([["node1", GPUS[:4], "8"], ["node1", GPUS[4:], "8"]])
     joining._check_all_used([["node1", GPUS[:1], ""]])
+
+
+def test_processes_agree_on_their_shares_before_they_look_for_devices(monkeypatch):
+    """JAX's search for devices waits for processes that have refused their share."""
+    order, devices = [], jax.devices()[:1]
+    monkeypatch.setattr(agreement, "_meet", lambda _, answer: order.append("agree") or [answer])
+    monkeypatch.setattr(joining.jax, "local_devices", lambda: order.append("devices") or devices)
+    joining._share_devices()
+    assert order == ["agree", "agree", "devices"]  # the first tells what each process sees
 
 
 def test_gpus_that_jax_does_not_find_are_reported():

@@ -17,6 +17,7 @@ from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import load_h5
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.data import BatchStream, find_training_files
+from rf_jax.training.loop import Run
 from rf_jax.weights.checkpoint import save_checkpoint
 from rf_jax.weights.pretrained import load_pretrained
 
@@ -117,6 +118,19 @@ def test_too_many_unusable_files_stop_the_run(data, tmp_path):
         path.write_bytes(b"")
     config = small_config(folder, data_max_skipped_fraction=0.2)
     with pytest.raises(InputError, match="files read were unusable, more than"):
+        train(config, tmp_path / "run")
+
+
+def test_lpips_is_compared_before_it_is_put_on_devices(data, lpips_weights, tmp_path, monkeypatch):
+    """Putting it on the devices of all processes waits for one that has no weights."""
+
+    def differ(_):
+        raise InputError("not the same")
+
+    monkeypatch.setattr(Run, "_check_same_inputs", differ)
+    monkeypatch.setattr(jax, "device_put", lambda *_: pytest.fail("waits for the others"))
+    config = small_config(data, lpips_weight=0.05, lpips_weights=str(lpips_weights))
+    with pytest.raises(InputError, match="not the same"):
         train(config, tmp_path / "run")
 
 
