@@ -65,18 +65,30 @@ def collective(instruction: Instruction) -> str | None:
 
 
 def sent_bytes(computation: Computation, instruction: Instruction, devices: int) -> float:
-    """Bytes that each device sends in a collective, by the algorithms that use a ring."""
+    """Bytes that each device sends in a collective, by the algorithms that use a ring.
+
+    `devices` is the number of all devices; a collective may be one of smaller groups.
+    """
     kind = collective(instruction)
-    result = max((shape.bytes for shape in instruction.shapes), default=0)
     operands = sum(computation[x].bytes for x in instruction.operands if x in computation)
-    others = (devices - 1) / devices
+    group = _group_size(instruction) or devices
+    others = (group - 1) / group
     if kind == "all-reduce":
         return 2 * others * operands
     if kind == "all-gather":
-        return others * max(result, operands)
+        return float((group - 1) * operands)
     if kind == "collective-permute":
         return float(operands)
     return others * operands  # reduce-scatter, all-to-all
+
+
+def _group_size(instruction: Instruction) -> int | None:
+    """Devices of each group of a collective; None if all are one group."""
+    size = instruction.attribute(r"replica_groups=\[\d+,(\d+)\]")
+    if size is not None:
+        return int(size)
+    first = instruction.attribute(r"replica_groups=\{\{([\d,]+)\}")
+    return None if first is None else len(first.split(","))
 
 
 def _products(

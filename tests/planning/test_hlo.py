@@ -111,6 +111,24 @@ def test_a_ring_sends_almost_everything_twice(module):
     assert kernels.sent_bytes(entry, instruction, 4) == 2 * 0.75 * 4 * 16 * 4
 
 
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [("{}", 8), ("{{0,1},{2,3},{4,5},{6,7}}", 2), ("[2,4]<=[8]", 4), ("[4,2]<=[2,4]T(1,0)", 2)],
+)
+def test_gathers_send_within_their_groups(groups, size):
+    """Two arrays of one gather both count, each 4 bytes a device."""
+    result = f"(f32[{size}], f32[{size}])"
+    text = f"""
+ENTRY %main (a: f32[1], b: f32[1]) -> {result} {{
+  %a = f32[1] parameter(0)
+  %b = f32[1] parameter(1)
+  ROOT %all = {result} all-gather(%a, %b), replica_groups={groups}, dimensions={{0}}
+}}
+"""
+    _, entry, instruction = find(parse_module(text), "main", "all")
+    assert kernels.sent_bytes(entry, instruction, 8) == (size - 1) * 8
+
+
 def test_kernels_in_a_loop_run_as_often_as_it(module):
     bound = roofline(module, H100, 4)
     assert [kernel.runs for kernel in bound.kernels] == [12, 12, 1, 1, 1, 1]
