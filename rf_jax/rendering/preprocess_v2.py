@@ -10,6 +10,7 @@ from rf_jax.errors import InputError
 from rf_jax.geometry import hilbert_order
 from rf_jax.images.radiance import log_radiance
 from rf_jax.models import RenderFormerConfig
+from rf_jax.models.config_v2 import VOLUME_INPUTS
 from rf_jax.rendering.preprocess import bucket_length
 from rf_jax.structs import SceneTokensV2, SceneV2
 
@@ -29,7 +30,7 @@ def prepare_scenes_v2(scenes: Sequence[SceneV2], config: RenderFormerConfig) -> 
 
     Raises:
       InputError: the network needs an environment or reads none, it reads no volumes, or latents
-        have other shapes than it reads.
+        or densities have other shapes than it reads.
     """
     for scene in scenes:
         _check_parts(scene, config)
@@ -67,6 +68,11 @@ def _check_parts(scene: SceneV2, config: RenderFormerConfig) -> None:
         raise InputError("environment: this network reads none; take another or leave it out")
     if scene.volumes is not None and not v2.use_volumes:
         raise InputError("volumes: this network reads none; take another or leave them out")
+    if scene.volumes is not None and np.shape(scene.volumes.density)[1:] != (VOLUME_INPUTS,):
+        raise InputError(
+            f"volumes.density: expected [M, {VOLUME_INPUTS}], found "
+            f"{list(np.shape(scene.volumes.density))}"
+        )
     if scene.environment is not None:
         for name in ("latent_ldr", "latent_hdr"):
             shape, side = np.shape(getattr(scene.environment, name)), v2.envmap_latent_patch_size

@@ -223,12 +223,16 @@ def parse_frame_description(value: dict[str, Any]) -> FrameDescription:
     return description
 
 
-def split_environment(value: dict[str, Any]) -> tuple[dict[str, Any], EnvironmentMap | None]:
+def split_environment(value: Any) -> tuple[Any, EnvironmentMap | None]:
     """A decoded JSON description without its environment map, and this map.
+
+    What is no JSON object is returned as it is, for the parser of descriptions to refuse.
 
     Raises:
       InputError: the map's entry is malformed.
     """
+    if not isinstance(value, Mapping):
+        return value, None
     rest = {key: item for key, item in value.items() if key != ENVIRONMENT_KEY}
     found = value.get(ENVIRONMENT_KEY)
     return rest, schema.parse(EnvironmentMap | None, found, ENVIRONMENT_KEY)

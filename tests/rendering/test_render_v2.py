@@ -127,6 +127,18 @@ def test_latents_of_other_networks(refused, checkpoint, scene_file):
     assert "expected latents [K, 80, T, T]" in line and "V2 network" in line
 
 
+def test_cells_of_another_size(refused, checkpoint, scene_file):
+    cells = {"density": 27, "position": 3, "rotation": 3, "scale": 3}
+    cells |= {"scattering_scale": 3, "absorption_scale": 3}
+    with h5py.File(scene_file, "r+") as file:
+        for name in [name for name in file if name.startswith("volume_")]:
+            del file[name]
+        for name, size in cells.items():
+            file[f"volume_{name}"] = np.ones((2, size), np.float32)
+    line = refused(*small(checkpoint, scene_file))
+    assert "volumes.density: expected [M, 64], found [2, 27]" in line
+
+
 def test_files_of_the_other_generation(refused, checkpoint, scene_file, v1_checkpoint):
     save_h5(load_scene("cornell_box"), "v1.h5")
     line = refused(*small(checkpoint, "v1.h5"))

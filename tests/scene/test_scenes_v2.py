@@ -146,6 +146,12 @@ def test_v1_json_with_an_environment_map(folder, scene_dict, quick):
         load_scene(path)
 
 
+def test_json_that_is_no_object_is_refused(folder, quick):
+    (folder / "scene.json").write_text("[]")
+    with pytest.raises(InputError, match=r"scene.json: .*expected a JSON object"):
+        load_scene_v2(folder / "scene.json", quick)
+
+
 def test_json_needs_the_encoders(folder, scene_dict):
     (folder / "scene.json").write_text(json.dumps(scene_dict))
     with pytest.raises(InputError, match=r"materials: for RenderFormer V2.*--latent_encoders"):
