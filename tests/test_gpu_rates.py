@@ -31,15 +31,22 @@ def refused(x):
     raise ValueError("no kernel\nand a second line")
 
 
+def refused_without_a_word(x):
+    raise AssertionError
+
+
 def rows_of(cases, seconds):
     return list(gpu_rates.measure_cases(cases, gpu_rates.SMOKE, time.monotonic(), seconds))
 
 
 def test_a_program_that_is_refused_does_not_stop_the_others(capsys):
-    rows = rows_of([made_up("bad", refused), made_up("good", square)], 600)
+    functions = {"bad": refused, "silent": refused_without_a_word, "good": square}
+    rows = rows_of([made_up(name, function) for name, function in functions.items()], 600)
     assert [row.what for row in rows] == ["good"]
     assert rows[0].value > 0 and rows[0].fraction_of_product_rate > 0
-    assert "left out: testing, bad, fp32, 64; no kernel\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "left out: testing, bad, fp32, 64; no kernel and a second line\n" in printed
+    assert "left out: testing, silent, fp32, 64; AssertionError\n" in printed
 
 
 def test_what_is_not_ready_in_time_is_named(capsys):

@@ -25,6 +25,7 @@ import numpy as np
 
 from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.config_files import load_config_file
+from rf_jax.errors import one_line
 from rf_jax.models import VARIANTS
 from rf_jax.models.flops import measure_product_rate
 from rf_jax.processes import cpu_count
@@ -163,7 +164,7 @@ def measure_cases(cases: list[Case], sizes: Sizes, start: float, seconds: float)
         try:
             yield _timed(case, program, rates[case.precision])
         except RuntimeError as error:  # out of memory, or a kernel that this device refuses
-            print(f"left out: {case.name}; {str(error).splitlines()[0]}")
+            print(f"left out: {case.name}; {one_line(error)}")
 
 
 def _compile(cases: list[Case], until: float) -> list[tuple[Case, jax.stages.Compiled]]:
@@ -179,7 +180,7 @@ def _compile(cases: list[Case], until: float) -> list[tuple[Case, jax.stages.Com
         except NotInTime:
             print(f"left out: {case.name}; compiling took too long")
         except Exception as error:  # what a compiler refuses is a result as well
-            print(f"left out: {case.name}; {str(error).splitlines()[0]}")
+            print(f"left out: {case.name}; {one_line(error)}")
     pool.shutdown(wait=False, cancel_futures=True)
     return done
 
