@@ -1,6 +1,6 @@
 """RenderFormer V2 against a rebuild of the PyTorch original, stage by stage, in float32.
 
-One small reference is in the repository; a folder with more is taken from RF_JAX_GOLDENS_V2.
+Two small references are in the repository; a folder with more is taken from RF_JAX_GOLDENS_V2.
 """
 
 import dataclasses
