@@ -54,7 +54,11 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         type=int,
         help="number of this process, from 0 (default: the launcher's)",
     )
-    return parse_with_overrides(parser)
+    args, overrides = parse_with_overrides(parser)
+    numbered = args.num_processes is not None or args.process_id is not None
+    if numbered and not (args.multi_process or args.coordinator):
+        parser.error("--num_processes and --process_id: give --coordinator HOST:PORT with them")
+    return args, overrides
 
 
 def main() -> None:

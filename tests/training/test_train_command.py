@@ -38,6 +38,13 @@ def test_a_wrong_key_is_reported_in_one_line(tmp_path):
     assert errors.count("\n") == 1 and "batch_size" in errors
 
 
+def test_numbers_of_processes_need_a_coordinator(command, tmp_path):
+    arguments = ("--config", "debug", "--workdir", tmp_path / "run", "--num_processes", 2)
+    status, _, errors = command(str(ROOT / "train.py"), *arguments, "--process_id", 1)
+    assert status == 2 and "give --coordinator HOST:PORT" in errors.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
