@@ -230,9 +230,9 @@ def swin_folder(folder, config):
 
 
 def test_resolutions_that_the_network_does_not_divide(render, tmp_path, config):
-    for resolution in (0, -8, 100):
+    for resolution in (0, -8, 102):
         arguments = ("blue_room", "--output_dir", "out", "--resolution", resolution)
-        assert_one_line_error(render(*arguments), "multiple of 8", f"found {resolution}")
+        assert_one_line_error(render(*arguments), "multiple of 4", f"found {resolution}")
     arguments = ("blue_room", "--output_dir", "out", "--resolution", 8_000_000)
     assert_one_line_error(render(*arguments), "expected at most 16384, found 8000000")
     folder = swin_folder(tmp_path / "swin", config)
