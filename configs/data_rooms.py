@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.min_views = 4
     config.sampler = ConfigDict()
     config.sampler.max_triangles = 104
-    config.sampler.background_cells = 2
+    config.sampler.background_cells = (2, 2)
     config.sampler.num_lights = (1, 1)
     config.sampler.light_radiance = (3500.0, 5000.0)
     config.sampler.light_facing = 0.8

@@ -2,7 +2,7 @@
 
 python -m rf_jax.datagen --config configs/data_rooms_fine.py --output_dir data/rooms_4x
 python -m rf_jax.datagen --config configs/data_rooms_fine.py --output_dir data/rooms_16x \
-    --config.sampler.background_cells=8 --config.sampler.max_triangles=1664
+    --config.sampler.background_cells="(8,8)" --config.sampler.max_triangles=1664
 
 `python -m rf_jax.evaluate` shows on these how well a network does that was trained on fewer
 triangles.
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.seed = 1
     config.val_fraction = 0.0
     config.test_fraction = 1.0
-    config.sampler.background_cells = 4
+    config.sampler.background_cells = (4, 4)
     config.sampler.max_triangles = 416
     (template,) = config.sampler.templates
     config.sampler.templates = ({**template, "max_faces": 768},)

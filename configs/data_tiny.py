@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     config.test_fraction = 0.05
     config.sampler = ConfigDict()
     config.sampler.max_triangles = 512
-    config.sampler.background_cells = 4
+    config.sampler.background_cells = (4, 4)
     config.sampler.templates = tuple(template(*row) for row in rows)
     config.sampler.avoid_collisions = False
     config.render = ConfigDict()

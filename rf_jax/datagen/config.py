@@ -52,8 +52,8 @@ class Template:
       num_objects: fewest and most random objects.
       sphere_scale: range of four times the radius of an object's bounding sphere.
       max_faces: most faces of an object; the triangle budget may allow fewer.
-      shapes: which objects are drawn: any, thin ones, boxes, the special shapes, or those special
-        shapes that suit scenes of several objects.
+      shapes: which objects are drawn: any, thin ones, boxes, boxes and spheres, the special shapes,
+        or those special shapes that suit scenes of several objects.
       smooth_ratio: fraction of the objects and walls that are smoothly shaded.
       jitter: whether the background pieces are moved, turned and stretched.
       floor_offset: range of the floor's height above -1, before the scene is halved.
@@ -67,7 +67,7 @@ class Template:
     num_objects: Count
     sphere_scale: Interval = (0.8, 1.8)
     max_faces: FaceCount = 1188
-    shapes: Literal["any", "thin", "boxes", "special", "special_multi"] = "any"
+    shapes: Literal["any", "thin", "boxes", "boxes_and_spheres", "special", "special_multi"] = "any"
     smooth_ratio: Fraction = 0.5
     jitter: bool = True
     floor_offset: FloorOffset = (0.15, 0.25)
@@ -85,7 +85,8 @@ class SamplerConfig:
     Attributes:
       templates: the kinds of scenes that are mixed.
       max_triangles: largest number of triangles in a scene, walls and lights included.
-      background_cells: cells per side of a background piece, a grid of 2 * cells^2 triangles.
+      background_cells: fewest and most cells per side of the background pieces of a scene, each a
+        grid of 2 * cells^2 triangles.
       num_views: number of cameras in a scene.
       num_lights: fewest and most lights in a scene.
       light_radiance: range that each light draws its radiance from; the draw is divided by the
@@ -105,7 +106,7 @@ class SamplerConfig:
 
     templates: tuple[Template, ...]
     max_triangles: int
-    background_cells: Positive = 8
+    background_cells: PositiveCount = (8, 8)
     num_views: Positive = 4
     num_lights: PositiveCount = (1, 8)
     light_radiance: Interval = (2500.0, 5000.0)
@@ -125,16 +126,20 @@ class SamplerConfig:
             raise InputError("templates: expected a weight above 0, found none")
         self._check_budgets()
 
-    def object_budget(self, template: Template, num_lights: int, num_objects: int) -> int:
+    def object_budget(
+        self, template: Template, background_cells: int, num_lights: int, num_objects: int
+    ) -> int:
         """Largest number of faces that each of the objects may have."""
-        walls = len(WALLS[template.family]) * 2 * self.background_cells**2
+        walls = len(WALLS[template.family]) * 2 * background_cells**2
         share = (self.max_triangles - walls - num_lights) // max(num_objects, 1)
         return min(share, template.max_faces)
 
     def _check_budgets(self) -> None:
         for i, template in enumerate(self.templates):
             most = template.num_objects[1]
-            budget = self.object_budget(template, self.num_lights[1], most)
+            budget = self.object_budget(
+                template, self.background_cells[1], self.num_lights[1], most
+            )
             needed = MIN_OBJECT_FACES if most else 0
             if budget < needed:
                 raise InputError(

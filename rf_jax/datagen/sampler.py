@@ -57,11 +57,13 @@ class SampledScene:
         background_, random_object_ and light_.
       shapes: shapes of the random objects, by mesh path.
       template: the template it was drawn from.
+      background_cells: cells per side of its background pieces.
     """
 
     description: SceneDescription
     shapes: dict[str, Shape]
     template: Template
+    background_cells: int
 
 
 def scene_rng(seed: int, index: int, attempt: int) -> np.random.Generator:
@@ -74,13 +76,14 @@ def sample_scene(config: SamplerConfig, rng: np.random.Generator, name: str) -> 
     template = sample_template(config.templates, rng)
     num_objects = _integer(rng, template.num_objects)
     num_lights = _integer(rng, config.num_lights)
-    max_faces = config.object_budget(template, num_lights, num_objects)
+    cells = _integer(rng, config.background_cells)
+    max_faces = config.object_budget(template, cells, num_lights, num_objects)
     objects = dict(sample_background(config, template, rng))
     placed, shapes = sample_objects(config, template, num_objects, max_faces, rng)
     objects |= placed
     objects |= sample_lights(config, template.family, num_lights, rng)
     cameras = tuple(sample_camera(config, template.family, rng) for _ in range(config.num_views))
-    return SampledScene(SceneDescription(name, "1.0", objects, cameras), shapes, template)
+    return SampledScene(SceneDescription(name, "1.0", objects, cameras), shapes, template, cells)
 
 
 def sample_template(templates: tuple[Template, ...], rng: np.random.Generator) -> Template:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from rf_jax.datagen.config import DataConfig, SamplerConfig
+from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.primitives import Mesh
 from rf_jax.datagen.sampler import SampledScene, sample_scene, scene_rng
 from rf_jax.datagen.shapes import background_mesh, make_mesh
@@ -57,7 +57,7 @@ def generate_scene(
     """
     rng = scene_rng(config.seed, index, attempt)
     sampled = sample_scene(config.sampler, rng, scene_name(index))
-    meshes = _meshes(config.sampler, sampled, files)
+    meshes = _meshes(sampled, files)
     if sampled.template.standing:
         sampled = _on_the_floor(sampled, meshes)
     scene = build_scene(sampled.description, ".", lambda path: _trimesh(meshes[path.name]))
@@ -93,16 +93,14 @@ def write_description(generated: GeneratedScene, folder: Path) -> None:
     save_scene_description(generated.sampled.description, folder / "scene.json")
 
 
-def _meshes(
-    config: SamplerConfig, sampled: SampledScene, files: tuple[Path, ...]
-) -> dict[str, Mesh]:
+def _meshes(sampled: SampledScene, files: tuple[Path, ...]) -> dict[str, Mesh]:
     meshes = {}
     for scene_object in sampled.description.objects.values():
         path = scene_object.mesh_path
         if path in sampled.shapes:
             meshes[path] = make_mesh(sampled.shapes[path], files)
         else:
-            meshes[path] = _fixed_mesh(path, config.background_cells)
+            meshes[path] = _fixed_mesh(path, sampled.background_cells)
     return meshes
 
 

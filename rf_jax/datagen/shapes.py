@@ -81,13 +81,13 @@ def make_mesh(shape: Shape, files: tuple[Path, ...]) -> Mesh:
     rng = np.random.default_rng(shape.seed)
     if shape.kind in SPECIAL:
         return _special_mesh(SPECIAL[shape.kind], shape.max_faces, rng)
-    if files and shape.kind != "boxes":
+    if files and shape.kind not in BUILT_IN:
         return load_simplified(files[rng.integers(len(files))], shape.max_faces)
     fewest = max(MIN_OBJECT_FACES, shape.max_faces / 4)
     num_faces = int(np.exp(rng.uniform(np.log(fewest), np.log(shape.max_faces))))
-    names = ("box",) if shape.kind == "boxes" else tuple(FAMILIES)
-    names = [name for name in names if name != "knot" or num_faces >= MIN_KNOT_FACES]
-    vertices, faces = FAMILIES[names[rng.integers(len(names))]](rng, num_faces)
+    names = [name for name in FAMILIES if name != "knot" or num_faces >= MIN_KNOT_FACES]
+    families = BUILT_IN.get(shape.kind) or tuple(FAMILIES[name] for name in names)
+    vertices, faces = families[rng.integers(len(families))](rng, num_faces)
     if shape.kind == "thin":
         vertices = vertices * _thinning(rng)
     return vertices, faces
@@ -175,6 +175,12 @@ def _superquadric(rng: np.random.Generator, num_faces: int) -> Mesh:
     return vertices * rng.uniform(0.4, 1, 3), faces
 
 
+def _sphere(rng: np.random.Generator, num_faces: int) -> Mesh:
+    """A sphere of radius 0.5 with circles of latitude and longitude."""
+    columns = max(3, int(np.sqrt(num_faces)))
+    return primitives.superquadric((1.0, 1.0), num_faces // (2 * columns) + 1, columns)
+
+
 def _torus(rng: np.random.Generator, num_faces: int) -> Mesh:
     sides = max(3, int(np.sqrt(num_faces / 6)))
     steps = num_faces // (2 * sides)
@@ -242,3 +248,6 @@ FAMILIES: dict[str, Callable[[np.random.Generator, int], Mesh]] = {
     "displaced_sphere": _displaced_sphere,
 }
 """Closed shapes with at most the given number of faces, which is at least 32 (knots: 300)."""
+
+BUILT_IN = {"boxes": (_box,), "boxes_and_spheres": (_box, _sphere)}
+"""The closed shapes of those kinds that are always built in."""

@@ -311,7 +311,7 @@ def test_standing_objects_touch_the_floor_between_the_walls():
     for index in range(50):
         generated = generate_scene(config, index, 0, ())
         lamp = generated.scene.texture[:, 10:].any(axis=1)
-        walls = 4 * 2 * config.sampler.background_cells**2
+        walls = 4 * 2 * generated.sampled.background_cells**2
         blocks = generated.scene.triangles[walls:][~lamp[walls:]].reshape(-1, 3)
         assert blocks[:, 2].min() == pytest.approx(-0.5, abs=1e-6)
         assert np.abs(blocks[:, :2]).max() <= 0.5 + 1e-6
