@@ -15,7 +15,8 @@ from pathlib import Path
 
 from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.training.config import DataConfig, TrainingConfig
-from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
+from rf_jax.training.data import BatchStream, SceneLoader
+from rf_jax.training.scene_files import find_training_files
 
 
 def parse_args() -> argparse.Namespace:

@@ -29,6 +29,9 @@ class DataConfig:
         `path`.
       resolution: image side in pixels of all files.
       max_triangles: N, the number of triangles that scenes are padded to.
+      shorter_lengths: smaller numbers that scenes are padded to where they fit, ascending; a batch
+        then has scenes of about the same length. Each length compiles a program of its own. Needs
+        the index.jsonl of data generation. None pads all to `max_triangles`.
       views: number of views per step and scene, drawn without replacement.
       crop: side in pixels of the square part of each view that is trained on; None trains on whole
         images.
@@ -46,6 +49,7 @@ class DataConfig:
     validation_path: str | None = None
     resolution: Positive = 256
     max_triangles: Positive = 1536
+    shorter_lengths: tuple[Positive, ...] | None = None
     views: Positive = 2
     crop: Positive | None = None
     oversize: Literal["skip", "error"] = "skip"
@@ -54,6 +58,11 @@ class DataConfig:
     workers: NonNegativeInt = 8
     prefetch: Positive = 2
     max_skipped_fraction: Fraction = 0.1
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """All numbers of triangles that scenes are padded to, ascending."""
+        return (*(self.shorter_lengths or ()), self.max_triangles)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +168,12 @@ class TrainingConfig:
         crop = self.data.crop
         _check(
             crop is None or crop <= self.data.resolution, "data.crop", "at most resolution", crop
+        )
+        _check(
+            self.data.lengths == tuple(sorted(set(self.data.lengths))),
+            "data.shorter_lengths",
+            f"ascending numbers below max_triangles {self.data.max_triangles}",
+            self.data.shorter_lengths,
         )
         _check(not model.use_ldr, "model.use_ldr", "False to train (radiance is HDR)", True)
         _check(not model.include_alpha, "model.include_alpha", "False to train", True)

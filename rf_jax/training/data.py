@@ -1,7 +1,7 @@
 """Training data: padded batches of scenes and images, read from HDF5 files.
 
-Each batch is a pure function of the seed and the batch's number. All files are read in every epoch,
-each time in a new order. The views, crop and motion of a sample are drawn by a generator that is
+Each batch is a pure function of the seed and the batch's number. Its files follow from
+`rf_jax.training.order`. The views, crop and motion of a sample are drawn by a generator that is
 seeded with the sample's position. A resumed run therefore needs to know only its step, on any
 number of processes.
 """
@@ -25,11 +25,11 @@ import numpy as np
 from rf_jax.errors import InputError
 from rf_jax.processes import end_with_parent, interrupts_held_back
 from rf_jax.rendering.preprocess import prepare_scene
-from rf_jax.scene.dataset import find_files
-from rf_jax.scene.h5 import has_images, images_side, load_h5, load_images
+from rf_jax.scene.h5 import load_h5, load_images
 from rf_jax.structs import NUM_CHANNELS, Batch, Scene, SceneTokens, expand_texture
 from rf_jax.training.augment import draw_crops, draw_views, random_rigid_motion
 from rf_jax.training.config import TrainingConfig
+from rf_jax.training.order import BatchOrder
 
 MAX_ATTEMPTS = 10
 """How many files are tried for one sample."""
@@ -37,64 +37,9 @@ MAX_ATTEMPTS = 10
 MAX_DEATHS = 3
 """How often worker processes may die before the batch that is waited for has been read."""
 
-CHECKED_FILES = 16
-"""About how many files are checked before the run starts."""
-
 
 class StopsRun(InputError):
     """The error of a file that must not be skipped, according to the configuration."""
-
-
-def find_training_files(config: TrainingConfig, split: str) -> list[Path]:
-    """Finds the files of a split.
-
-    Without an index.jsonl all files are for training. If there is one, scenes that are too large
-    are left out here, unless they are to end the run.
-
-    Args:
-      config: the run.
-      split: "train" or "val".
-
-    Returns:
-      the files; none if there are no validation files.
-
-    Raises:
-      InputError: there are no files to train on, or some of the files have another resolution or no
-        images.
-    """
-    data = config.data
-    whole = split == "val" and data.validation_path is not None
-    folder = Path(data.validation_path if whole else data.path)
-    rows = find_files(folder, None if whole else split)
-    limit = data.max_triangles if data.oversize == "skip" else np.inf
-    files = [path for path, triangles in rows if triangles is None or triangles <= limit]
-    if len(files) < len(rows):
-        logging.warning(
-            "%s: %d of %d %s scenes have more than %d triangles and are left out",
-            *(folder, len(rows) - len(files), len(rows), split, limit),
-        )
-    if not files and split == "train":
-        raise InputError(f"{folder}: expected .h5 files to train on, found none")
-    for path in files[:: max(len(files) // CHECKED_FILES, 1)]:
-        _check_images(path, config)
-    return files
-
-
-def _check_images(path: Path, config: TrainingConfig) -> None:
-    """Checks that a file has images of the run's resolution."""
-    try:
-        side = images_side(path) if has_images(path) else None
-    except InputError:
-        if not path.is_file():
-            raise
-        return  # a damaged file is skipped and counted when it is read
-    if side is None:
-        raise InputError(f"{path}: img: missing; expected a training file with images")
-    if side != config.data.resolution:
-        raise InputError(
-            f"{path}: expected images of {config.data.resolution} pixels a side as "
-            f"config.data.resolution says, found {side}; keep resolutions in separate folders"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +51,20 @@ class SceneLoader:
       config: the run.
       training: whether to shuffle files, draw views, crop and augment; otherwise files are read in
         order, with their first views.
+      lengths: what each scene is padded to, see
+        `rf_jax.training.scene_files.padded_lengths`; None pads all to
+        `config.data.max_triangles`. It orders the files, too.
     """
 
     files: tuple[Path, ...]
     config: TrainingConfig
     training: bool
+    lengths: tuple[int, ...] | None = None
+
+    @functools.cached_property
+    def _order(self) -> BatchOrder:
+        lengths = self.lengths or (self.config.data.max_triangles,) * len(self.files)
+        return BatchOrder(lengths, self.config.batch_size, self.config.seed, self.training)
 
     def load(self, position: int) -> tuple[Batch, list[str]]:
         """Reads sample number `position` of the endless stream.
@@ -127,20 +81,16 @@ class SceneLoader:
         messages: list[str] = []
         for attempt in range(MAX_ATTEMPTS):
             rng = np.random.default_rng([self.config.seed, position, attempt])
-            index = self._file_index(position) if attempt == 0 else rng.integers(len(self.files))
+            index = self._order.file_index(position)
+            if attempt:
+                index = self._order.draw_other(position, rng)
             try:
-                return self._read(int(index), position, rng, len(messages)), messages
+                return self._read(index, position, rng, len(messages)), messages
             except StopsRun:
                 raise
             except InputError as error:
                 messages.append(str(error))
         raise InputError(f"{MAX_ATTEMPTS} files in a row cannot be used; the first: {messages[0]}")
-
-    def _file_index(self, position: int) -> int:
-        epoch, index = divmod(position, len(self.files))
-        if not self.training:
-            return index
-        return int(_permutation(self.config.seed, epoch, len(self.files))[index])
 
     def _read(self, index: int, position: int, rng: np.random.Generator, skipped: int) -> Batch:
         path, config, data = self.files[index], self.config, self.config.data
@@ -168,7 +118,13 @@ class SceneLoader:
         motion = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
         if self.training and data.augment:
             motion = random_rigid_motion(rng)
-        tokens = prepare_scene(self._with_texture(path, scene), config.model, data.max_triangles)
+        length = self._order.padded_length(position)
+        if len(scene.triangles) > length:
+            raise InputError(
+                f"{path}: has {len(scene.triangles)} triangles, more than the index says; make the "
+                "index anew"
+            )
+        tokens = prepare_scene(self._with_texture(path, scene), config.model, length)
         return Batch(
             tokens=jax.tree.map(lambda x: x[0], tokens),
             camera_to_world=scene.camera_to_world[chosen],
@@ -236,11 +192,6 @@ def abstract_batch(config: TrainingConfig) -> Batch:
         file=array(dtype=jnp.int32),
         skipped=array(dtype=jnp.int32),
     )
-
-
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of the files in an epoch."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 class BatchStream(Iterator[Batch]):

@@ -26,9 +26,10 @@ from rf_jax.structs import Batch
 from rf_jax.training.agreement import HopelessRun, agree, attempt, check_same, together
 from rf_jax.training.checkpoints import TrainCheckpoints
 from rf_jax.training.config import TrainingConfig, check_continues, common_values
-from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
+from rf_jax.training.data import BatchStream, SceneLoader
 from rf_jax.training.losses import Distance
 from rf_jax.training.optim import make_optimizer, make_schedule
+from rf_jax.training.scene_files import find_training_files, padded_lengths
 from rf_jax.training.sharding import (
     batch_sharding,
     make_mesh,
@@ -123,14 +124,16 @@ class Run:
         self.step = int(self.state.step)
         describe_run(config, workdir)
         self.watcher = stack.enter_context(contextlib.closing(self._watcher()))
-        loader = SceneLoader(self.files, config, training=True)
+        loader = SceneLoader(self.files, config, training=True, lengths=self.lengths)
         self.stream = self._stream(loader, self.step, config.total_steps)
         stack.enter_context(contextlib.closing(self.stream))
 
     def _find_files(self) -> None:
         self.files = tuple(find_training_files(self.config, "train"))
-        found = find_training_files(self.config, "val")
-        self.validation_files = tuple(found[: self.config.validation_scenes])
+        self.lengths = padded_lengths(self.config, "train")
+        most = self.config.validation_scenes
+        self.validation_files = tuple(find_training_files(self.config, "val")[:most])
+        self.validation_lengths = padded_lengths(self.config, "val")[:most]
         if not self.validation_files:
             logging.warning("no validation: %s has no scenes of a val split", self.config.data.path)
 
@@ -232,7 +235,8 @@ class Run:
         Returns:
           the metrics by name, and images of the first batch, predicted and true [B, H, H, 3].
         """
-        loader = SceneLoader(self.validation_files, self.config, training=False)
+        lengths = self.validation_lengths
+        loader = SceneLoader(self.validation_files, self.config, training=False, lengths=lengths)
         batches = -(-len(self.validation_files) // self.config.batch_size)
         totals: collections.Counter[str] = collections.Counter()
         images = None

@@ -17,8 +17,9 @@ from settings import small_config
 
 from rf_jax.models import VARIANTS
 from rf_jax.training import sharding
-from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
+from rf_jax.training.data import BatchStream, SceneLoader
 from rf_jax.training.loop import compile_steps
+from rf_jax.training.scene_files import find_training_files
 from rf_jax.training.steps import make_model
 
 MODEL = dataclasses.replace(

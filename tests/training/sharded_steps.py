@@ -37,7 +37,8 @@ from jax.experimental import multihost_utils  # noqa: E402
 from settings import cast, small_config  # noqa: E402
 
 from rf_jax.training import loop, sharding  # noqa: E402
-from rf_jax.training.data import BatchStream, SceneLoader, find_training_files  # noqa: E402
+from rf_jax.training.data import BatchStream, SceneLoader  # noqa: E402
+from rf_jax.training.scene_files import find_training_files  # noqa: E402
 from rf_jax.training.steps import make_model  # noqa: E402
 from rf_jax.weights.random_weights import random_variables  # noqa: E402
 

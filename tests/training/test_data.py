@@ -19,7 +19,8 @@ from rf_jax.errors import InputError
 from rf_jax.structs import Batch
 from rf_jax.training import augment
 from rf_jax.training import data as data_module
-from rf_jax.training.data import BatchStream, SceneLoader, find_training_files
+from rf_jax.training.data import BatchStream, SceneLoader
+from rf_jax.training.scene_files import find_training_files
 from rf_jax.training.sharding import make_mesh
 from rf_jax.training.steps import make_loss_fn, make_model
 from rf_jax.weights.random_weights import random_variables

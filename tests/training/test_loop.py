@@ -16,8 +16,9 @@ from rf_jax.errors import InputError
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import load_h5
 from rf_jax.training.config import TrainingConfig
-from rf_jax.training.data import BatchStream, find_training_files
+from rf_jax.training.data import BatchStream
 from rf_jax.training.loop import Run
+from rf_jax.training.scene_files import find_training_files
 from rf_jax.weights.checkpoint import save_checkpoint
 from rf_jax.weights.pretrained import load_pretrained
 

@@ -11,8 +11,9 @@ from settings import cast, small_config
 from rf_jax.errors import InputError
 from rf_jax.images.lpips import Perceptual
 from rf_jax.models import VARIANTS
-from rf_jax.training.data import SceneLoader, find_training_files
+from rf_jax.training.data import SceneLoader
 from rf_jax.training.losses import training_loss
+from rf_jax.training.scene_files import find_training_files
 from rf_jax.training.sharding import make_mesh
 from rf_jax.training.steps import make_loss_fn, make_model
 from rf_jax.weights.random_weights import random_variables

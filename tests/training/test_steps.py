@@ -16,8 +16,9 @@ from rf_jax.images.lpips import Perceptual
 from rf_jax.training import sharding, steps
 from rf_jax.training.augment import random_rigid_motion
 from rf_jax.training.config import TrainingConfig
-from rf_jax.training.data import BatchStream, SceneLoader, abstract_batch, find_training_files
+from rf_jax.training.data import BatchStream, SceneLoader, abstract_batch
 from rf_jax.training.loop import compile_steps
+from rf_jax.training.scene_files import find_training_files
 from rf_jax.weights.random_weights import random_variables
 
 

@@ -1,0 +1,26 @@
+"""The network of configs/rooms.py on the rooms of 100 to 2,000 triangles of data_rooms_mixed.py.
+
+python -m rf_jax.datagen --config configs/data_rooms_mixed.py --output_dir data/rooms_mixed
+python train.py --config configs/rooms_mixed.py --workdir workdirs/mixed_exact
+
+Time: TIME on two CPU cores. Result: validation PSNR RESULT dB.
+
+docs/attention.md compares attention functions on these rooms: add
+--config.model.view_independent_attention=sliding_sink (or another name) to train one of them.
+Batches hold scenes of about the same length, so that a seventh of their tokens is padding.
+"""
+
+from ml_collections import ConfigDict
+
+from rf_jax.configs import rooms
+
+
+def get_config() -> ConfigDict:
+    config = rooms.get_config()
+    config.total_steps = 3000
+    config.warmup_steps = 600
+    config.cosine_steps = 2400
+    config.data.path = "data/rooms_mixed"
+    config.data.max_triangles = 2044
+    config.data.shorter_lengths = (124, 252, 380, 508, 764, 1020, 1276)
+    return config
