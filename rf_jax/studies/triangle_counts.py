@@ -1,0 +1,139 @@
+"""How good networks are on scenes of few and of many triangles.
+
+    %(prog)s workdirs/mixed_exact workdirs/mixed_performer --data data/rooms_mixed_test
+
+prints for each network the PSNR and SSIM of scenes by their number of triangles, and the same for
+scenes whose triangles are cut into four. These are the same surfaces under the same light, so they
+have the same truth; only the network reads four times as many tokens. The table also has the time
+of the view-independent stage, and `triangle_counts.csv` has a line for each scene.
+"""
+
+import argparse
+import csv
+import itertools
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from rf_jax.command_line import make_parser, run_command_line
+from rf_jax.files import atomic_path
+from rf_jax.rendering.evaluation import compare
+from rf_jax.rendering.renderer import Renderer
+from rf_jax.scene.dataset import find_files
+from rf_jax.scene.h5 import load_h5, load_images
+from rf_jax.structs import Scene
+
+BOUNDS = (250, 500, 1000)
+"""Numbers of triangles that separate the columns of the table."""
+
+CORNERS = np.array(
+    [
+        [[1, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]],
+        [[0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5]],
+        [[0.5, 0, 0.5], [0, 0.5, 0.5], [0, 0, 1]],
+        [[0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5]],
+    ],
+    np.float32,
+)
+"""The corners of the four parts of a triangle, in barycentric coordinates of the whole."""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("checkpoints", nargs="+", help="checkpoints of the networks to compare")
+    add("--data", type=Path, required=True, help="a folder of .h5 files with images")
+    add("--max_scenes", type=int, help="compare only this number of scenes (default: all)")
+    add("--views", type=int, default=2, help="compare only this number of views of each scene")
+    add("--output_dir", type=Path, default=Path("output"), help="folder for triangle_counts.csv")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    files = [path for path, _ in find_files(args.data, None)][: args.max_scenes]
+    rows = []
+    for checkpoint in args.checkpoints:
+        name = Path(checkpoint).name
+        found = list(compare_scenes(Renderer.from_pretrained(checkpoint), files, args.views))
+        rows += [{"network": name} | row for row in found]
+        print(format_table(name, found))
+    table = args.output_dir / "triangle_counts.csv"
+    with atomic_path(table) as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"-> {table}")
+
+
+def compare_scenes(renderer: Renderer, files: list[Path], views: int) -> Iterator[dict[str, Any]]:
+    """Compares scenes, as they are and cut finer, with their ground truth.
+
+    Args:
+      renderer: holds the network.
+      files: HDF5 scenes with images.
+      views: how many of the views of each scene are compared.
+
+    Yields:
+      the scene's name and triangles, how many parts each of these was cut into, PSNR and SSIM, and
+      the seconds of the view-independent stage.
+    """
+    for path in tqdm(files, unit="scene", disable=None, leave=False):
+        scene = load_h5(path)
+        cameras = scene.camera_to_world[:views], scene.fov_degrees[:views]
+        scene = scene.replace(camera_to_world=cameras[0], fov_degrees=cameras[1])
+        target = np.maximum(np.float32(load_images(path)[:views, ..., :3]), 0)
+        for parts, cut in ((1, scene), (4, subdivided(scene))):
+            before = renderer.seconds["view-independent"]
+            image = np.maximum(renderer.render(cut, target.shape[1])[0], 0)
+            metrics = compare(image, target, None)
+            yield {
+                "scene": path.stem,
+                "triangles": len(scene.triangles),
+                "parts": parts,
+                "psnr": metrics["psnr"],
+                "ssim": metrics["ssim"],
+                "seconds": renderer.seconds["view-independent"] - before,
+            }
+
+
+def subdivided(scene: Scene) -> Scene:
+    """An unbatched scene with each triangle cut into four at the midpoints of its edges."""
+
+    def cut(corners):
+        return np.einsum("pcv,nvx->npcx", CORNERS, corners).reshape(-1, 3, 3)
+
+    normals = cut(scene.vertex_normals)
+    return scene.replace(
+        triangles=cut(scene.triangles),
+        vertex_normals=normals / np.linalg.norm(normals, axis=-1, keepdims=True),
+        texture=np.repeat(scene.texture, 4, axis=0),
+        objects=None if scene.objects is None else np.repeat(scene.objects, 4, axis=0),
+    )
+
+
+def format_table(name: str, rows: list[dict[str, Any]]) -> str:
+    """Means of the scenes whose triangles are between two of the bounds, and of all."""
+    edges = [0, *BOUNDS, np.inf]
+    columns = [*itertools.pairwise(edges), (0, np.inf)]
+    titles = [f"< {BOUNDS[0]}", *(f"to {high}" for high in BOUNDS[1:]), f"> {BOUNDS[-1]}", "all"]
+    lines = [f"{name:<28}" + "".join(f"{title:>10}" for title in titles)]
+    for parts, metric in ((1, "psnr"), (1, "ssim"), (1, "seconds"), (4, "psnr"), (4, "ssim")):
+        values = []
+        for low, high in columns:
+            chosen = [
+                row[metric]
+                for row in rows
+                if row["parts"] == parts and low < row["triangles"] <= high
+            ]
+            values.append(f"{statistics.mean(chosen):>10.3f}" if chosen else f"{'-':>10}")
+        lines.append(f"{metric + (' cut in four' if parts == 4 else ''):<28}" + "".join(values))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command_line(main)
