@@ -34,7 +34,9 @@ from typing import Any
 from rf_jax.attention.auto import AUTO
 from rf_jax.attention.dot_product import DOT_PRODUCT
 from rf_jax.attention.flash import FLASH
+from rf_jax.attention.latent import LATENT
 from rf_jax.attention.performer import PERFORMER
+from rf_jax.attention.pooled import POOLED
 from rf_jax.attention.registry import Attention, AttentionFn, Sinks
 from rf_jax.attention.sliding_sink import SLIDING_SINK
 from rf_jax.errors import InputError
@@ -42,7 +44,8 @@ from rf_jax.errors import InputError
 __all__ = ["ATTENTIONS", "Attention", "AttentionFn", "Sinks", "get_attention", "parse_attention"]
 
 ATTENTIONS = {
-    attention.name: attention for attention in (AUTO, DOT_PRODUCT, FLASH, PERFORMER, SLIDING_SINK)
+    attention.name: attention
+    for attention in (AUTO, DOT_PRODUCT, FLASH, PERFORMER, SLIDING_SINK, POOLED, LATENT)
 }
 
 

@@ -24,10 +24,12 @@ class Sinks:
     Attributes:
       lengths: [B] int32, how many of the tokens are sinks.
       most: an upper bound of the lengths, known when a program is traced.
+      summarised: whether there are summaries of all other tokens among them.
     """
 
     lengths: jax.Array
     most: int = struct.field(pytree_node=False)
+    summarised: bool = struct.field(pytree_node=False, default=False)
 
 
 def exact_flops(queries: int, keys: int, width: int, num_heads: int, options: Any) -> float:
@@ -60,7 +62,7 @@ class Attention:
       exact: whether it computes softmax attention up to rounding, so that weights trained with one
         exact function can be used with any other.
       rows_per_device: whether each device must run it on its own rows of the batch, because XLA
-        cannot split it. Hand-written kernels need this. Functions with variables cannot have it.
+        cannot split it. Hand-written kernels need this.
       sums_keys: whether the keys enter only sums, which `function` also takes over the devices of a
         mesh axis if it is given the axis as the keyword `axis_name`: keys and values are then those
         of its device, and lengths those of all devices. Tokens of other functions are split by
@@ -72,10 +74,12 @@ class Attention:
         layer are split when they reach it; the layer gathers them. None if every device has all.
       token_order: whether neighbouring tokens should be near to each other in space; triangles are
         then sorted along a Hilbert curve.
+      self_only: whether it is only for tokens that attend to themselves, in the view-independent
+        stage.
       reads_sinks: whether `function` takes `Sinks` as its fifth argument, or None. Such a function
-        is for tokens that attend to themselves, in the view-independent stage.
+        must be `self_only`.
       flops: gives the number of floating-point operations for (queries, keys, width, num_heads,
-        options), see `exact_flops`, and the number of sinks if the function reads them.
+        options), see `exact_flops`, and if the function reads sinks for `Sinks` with as many.
       redraw: draws its random constants anew during training; takes the network's whole tree of
         constants and a key, and returns the new tree.
       torch_names: the names of variables in PyTorch files, after the name of the attention module.
@@ -94,11 +98,22 @@ class Attention:
     tells_cross: bool = False
     context_axis: str | None = None
     token_order: bool = False
+    self_only: bool = False
     reads_sinks: bool = False
     flops: Callable[..., float] = exact_flops
     redraw: Callable[[Any, jax.Array], Any] | None = None
     torch_names: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     recognize: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None
+
+    @property
+    def most_lights(self) -> int:
+        """How many lights are sinks at most: the option `lights` of a function that reads sinks."""
+        return getattr(self.options, "lights", 0) if self.reads_sinks else 0
+
+    @property
+    def rotates(self) -> bool:
+        """Whether RoPE turns queries and keys: yes, unless the option `rotated` is off."""
+        return getattr(self.options, "rotated", True)
 
     def bind(self, cross: bool = False) -> AttentionFn:
         """The function with its options, for a layer to call.

@@ -54,23 +54,24 @@ def shard_attention(
             f"attention {attention.name}: tokens cannot be split over devices, because it is not "
             "known how it depends on the place of a query; use one device or an exact attention"
         )
-    options = {"axis_name": tokens} if attention.sums_keys and tokens is not None else {}
+    split = {"axis_name": tokens} if attention.sums_keys and tokens is not None else {}
 
     def on_mesh(function, variables=()):
-        return _on_mesh(_gathering(function, None if options else tokens), variables, mesh, spec)
+        return _on_mesh(_gathering(function, None if split else tokens), variables, mesh, spec)
 
     spec = P(rows, tokens)
 
-    def attend(*arrays: jax.Array, **keywords: Any) -> jax.Array:
-        function = functools.partial(attention.bind(**keywords), **options)
+    def attend(*arrays: jax.Array, options: Any = None, **keywords: Any) -> jax.Array:
+        """Stands for the function, with `attention`'s options."""
+        function = functools.partial(attention.bind(**keywords), **split)
         return on_mesh(function)(*arrays)
 
     if not attention.has_variables:
-        return dataclasses.replace(attention, function=attend, options=None)
+        return dataclasses.replace(attention, function=attend)
 
     def make(*arguments: Any, **keywords: Any) -> AttentionFn:
         """Stands for the class of the module, whose variables the layer owns as before."""
-        module = attention.function(*arguments, **options, **keywords)
+        module = attention.function(*arguments, **split, **keywords)
         detached = module.clone(parent=None, name=None)
         return on_mesh(detached.apply, (dict(module.variables),))
 

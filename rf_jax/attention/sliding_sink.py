@@ -1,18 +1,16 @@
-"""Attention to a sliding window and to sinks, for sequences in which neighbours are near.
+"""Attention to a sliding window, to sinks and to summaries, for sequences sorted through space.
 
-Sinks are the first tokens of a sequence (registers, lights, summaries). They read all tokens and
-all tokens read them, as in StreamingLLM (arXiv 2309.17453). The other tokens read the sinks and
-those within `window` places of themselves, so they should be sorted along a curve through space.
-With S sinks, n other tokens and a window w a head scores S (S + n) + n S + n (2w + 1) pairs.
+Sinks are the first tokens of a sequence: registers, and the lights, which carry the energy. They
+read all tokens and all tokens read them, as in StreamingLLM (arXiv 2309.17453). The other tokens
+should be sorted along a curve through space. They are cut into blocks; a token reads the sinks, the
+tokens of the blocks within `window` places of its own, and one summary of every other block: the
+mean of its keys and values, with the weight of all its tokens. So every token is read exactly once,
+by itself or through its summary. This is the far field of a particle method of one level, such as
+that of Barnes and Hut (Nature 324, 1986), with softmax weights.
 
-The result is put together from three softmaxes, each with bounded memory:
-
-    sinks to all tokens          dense
-    all tokens to the sinks      dense
-    all tokens to their window   `rf_jax.attention.window`, in blocks
-
-The last two are merged by their log-sum-exps, whose gradient cuDNN does not take. So the second
-uses `dot_product`, and the first the fastest exact function of the device.
+With S sinks, n other tokens, blocks of b and a window w a head scores
+S (S + n) + n (S + 2w + b + n / b) pairs. Sequences that bring their own summaries, such as those of
+RenderFormer V2, are not summarised again; the window is then that of each token.
 """
 
 import dataclasses
@@ -21,13 +19,10 @@ import jax
 import jax.numpy as jnp
 
 from rf_jax.attention.auto import auto_attention
-from rf_jax.attention.dot_product import dot_product_attention_with_log_sum_exp
 from rf_jax.attention.registry import Attention, Sinks
-from rf_jax.attention.window import window_attention
-from rf_jax.schema import Size, check_fields
-
-_NO_KEYS = -1e30
-"""The log-sum-exp of an empty row when rows are merged."""
+from rf_jax.attention.summaries import block_summaries
+from rf_jax.attention.window import Near, Shared, window_attention
+from rf_jax.schema import Count, Size, check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +30,30 @@ class SlidingSinkOptions:
     """Options of the attention.
 
     Attributes:
-      window: how many places before and after itself a token that is no sink reads.
+      window: how many places before and after itself a token that is no sink reads; with summaries,
+        before and after its block, in whole blocks.
+      block: tokens that share a summary; 0 makes no summaries, and what is beyond the window is not
+        read.
+      lights: how many triangles that emit light are sinks, at most; the brightest, if there are
+        more. For networks of V1, because all lights are sinks in V2.
     """
 
     window: Size = 256
+    block: Count = 32
+    lights: Count = 16
 
     def __post_init__(self):
         check_fields(self)
+
+    def near(self, summarised: bool) -> Near:
+        """What a token reads around itself.
+
+        Args:
+          summarised: whether the sequence has summaries among its sinks.
+        """
+        if summarised or self.block == 0:
+            return Near(1, self.window)
+        return Near(self.block, -(-self.window // self.block))
 
 
 def sliding_sink_attention(
@@ -53,7 +65,7 @@ def sliding_sink_attention(
     *,
     options: SlidingSinkOptions,
 ) -> jax.Array:
-    """Softmax attention to the window and the sinks; see `rf_jax.attention` for the contract.
+    """Softmax attention to the window, sinks and summaries; see `rf_jax.attention`.
 
     Derivatives are available in reverse mode only.
 
@@ -61,39 +73,33 @@ def sliding_sink_attention(
       query, key, value: [B, S, nh, hd], of the same tokens.
       key_lengths: [B], the sinks included.
       sinks: the sinks; None if there are none.
-      options: the window.
+      options: window and blocks.
 
     Returns:
       [B, S, nh, hd]; the rows of tokens beyond the lengths are finite and otherwise undefined.
     """
     batch, length = query.shape[:2]
-    if length <= options.window + 1:  # everything is in the window
+    near = options.near(sinks is not None and sinks.summarised)
+    if -(-length // near.block) <= near.reach + 1:  # everything is in the window
         return auto_attention(query, key, value, key_lengths)
     if key_lengths is None:
         key_lengths = jnp.full((batch,), length, jnp.int32)
-    if sinks is None or sinks.most == 0:
-        nothing = jnp.zeros((batch,), jnp.int32)
-        return window_attention(query, key, value, key_lengths, nothing, options.window)[0]
+    if sinks is None:
+        sinks = Sinks(jnp.zeros((batch,), jnp.int32), 0)
     most = min(sinks.most, length)
-    in_window = window_attention(query, key, value, key_lengths, sinks.lengths, options.window)
-    in_sinks = dot_product_attention_with_log_sum_exp(
-        query, key[:, :most], value[:, :most], sinks.lengths
-    )
-    out = _merged(in_window, in_sinks, sinks.lengths)
-    from_sinks = auto_attention(query[:, :most], key, value, key_lengths)
     is_sink = jnp.arange(most) < sinks.lengths[:, None]
+    wide = jnp.promote_types(key.dtype, jnp.float32)
+    shared = [Shared(key[:, :most], value[:, :most], jnp.where(is_sink, 0, -jnp.inf).astype(wide))]
+    if near.block > 1:
+        shared.append(block_summaries(key, value, sinks.lengths, key_lengths, near.block))
+    shared = Shared(*(jnp.concatenate(parts, 1) for parts in zip(*shared, strict=True)))
+    arrays = query, key, value, key_lengths, sinks.lengths
+    out = window_attention(*arrays, near, shared, num_placeless=most)
+    if most == 0:
+        return out
+    from_sinks = auto_attention(query[:, :most], key, value, key_lengths)
     head = jnp.where(is_sink[..., None, None], from_sinks, out[:, :most])
     return jnp.concatenate([head, out[:, most:]], axis=1)
-
-
-def _merged(in_window, in_sinks, sink_lengths):
-    """One softmax [B, S, nh, hd] of two over different keys, given with their log-sum-exps."""
-    (out, log_sum), (sink_out, sink_log_sum) = in_window, in_sinks
-    sink_log_sum = jnp.where(sink_lengths[:, None, None] > 0, sink_log_sum, _NO_KEYS)
-    share = jax.nn.sigmoid(sink_log_sum - log_sum).transpose(0, 2, 1)[..., None]
-    wide = share.dtype
-    merged = out.astype(wide) * (1 - share) + sink_out.astype(wide) * share
-    return merged.astype(out.dtype)
 
 
 def sliding_sink_flops(
@@ -102,13 +108,21 @@ def sliding_sink_flops(
     width: int,
     num_heads: int,
     options: SlidingSinkOptions,
-    num_sinks: int = 0,
+    sinks: Sinks | None = None,
 ) -> float:
     """Floating-point operations of the pairs that are read, of `keys` tokens and sinks."""
-    normal = keys - num_sinks
-    reach = min(options.window, max(normal - 1, 0))
-    window = normal * (2 * reach + 1) - reach * (reach + 1)
-    return 4 * (num_sinks * keys + normal * num_sinks + window) * width
+    num_sinks = 0 if sinks is None else sinks.most
+    block, reach = options.near(sinks is not None and sinks.summarised)
+    first, last = num_sinks // block, -(-keys // block)  # blocks that are not sinks alone
+    sizes = [min((i + 1) * block, keys) - max(i * block, num_sinks) for i in range(first, last)]
+    read = sum(
+        size * (sum(sizes[max(i - reach, 0) : i + reach + 1])) for i, size in enumerate(sizes)
+    )
+    if block > 1:
+        blocks = len(sizes)
+        beyond = (blocks - min(i + reach + 1, blocks) + max(i - reach, 0) for i in range(blocks))
+        read += sum(size * n for size, n in zip(sizes, beyond, strict=True))
+    return 4 * (num_sinks * keys + (keys - num_sinks) * num_sinks + read) * width
 
 
 SLIDING_SINK = Attention(
@@ -117,6 +131,7 @@ SLIDING_SINK = Attention(
     options=SlidingSinkOptions(),
     rows_per_device=True,
     token_order=True,
+    self_only=True,
     reads_sinks=True,
     flops=sliding_sink_flops,
 )

@@ -11,11 +11,10 @@ from rf_jax import schema, trained_on
 from rf_jax.attention import ATTENTIONS, Attention, get_attention
 from rf_jax.errors import InputError
 from rf_jax.models.config_v2 import ATTENTION, PE_TYPE, V2Config, joined_keys, split_keys
-from rf_jax.schema import Limit, Size
+from rf_jax.schema import Count, Limit, Size
 
 NormType = Literal["rms_norm", "layer_norm"]
 
-Count = Annotated[int, Limit("in [0, 65536]", lambda x: 0 <= x <= 2**16)]
 Frequency = Annotated[float, Limit("> 0", lambda x: x > 0)]
 
 WINDOW_SIZE = 8
@@ -108,7 +107,7 @@ class RenderFormerConfig:
         object.__setattr__(self, "attention_options", options)
         for name in (self.view_independent_attention, self.view_dependent_attention):
             get_attention(name)
-        if get_attention(self.view_dependent_attention).reads_sinks:
+        if get_attention(self.view_dependent_attention).self_only:
             raise InputError(
                 f"view_dependent_attention: {self.view_dependent_attention} is for tokens that "
                 "attend to themselves, in the view-independent stage; auto serves this one"
@@ -265,6 +264,11 @@ class RenderFormerConfig:
                 )
         if changed and self.pe_type != "rope":
             raise InputError(f'{changed[0]}: needs pe_type "rope", found "{self.pe_type}"')
+        if not self.rotate_values and not self.view_independent.attention.rotates:
+            raise InputError(
+                f"rotate_values: must be true with {self.view_independent_attention}_rotated = "
+                "false; otherwise tokens do not know where triangles are"
+            )
         expected = self.view_dependent.rope_dim // 2
         if self.view_frequencies is not None and len(self.view_frequencies) != expected:
             raise InputError(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rf_jax.attention import Sinks
 from rf_jax.models.config import WINDOW_SIZE, RenderFormerConfig, TransformerConfig
 from rf_jax.precision import matmul_precision
 from rf_jax.structs import NUM_CHANNELS
@@ -39,11 +40,12 @@ def token_counts(
     Args:
       config: the network.
       num_triangles: those that emit included.
-      num_lights: how many emit; only V2 counts them apart.
+      num_lights: how many emit.
     """
     registers = config.num_register_tokens
     if config.v2 is None:
-        return TokenCounts(registers + num_triangles, registers)
+        lights = min(num_lights, config.view_independent.attention.most_lights)
+        return TokenCounts(registers + num_triangles, registers + lights)
     normal = num_triangles - num_lights
     environment = ENVIRONMENT_TOKENS if config.v2.use_env_lighting else 0
     sinks = registers + environment + normal // config.v2.summary_block_size + num_lights
@@ -63,6 +65,7 @@ def view_independent_flops(
     stage = config.view_independent
     tokens, sinks = token_counts(config, num_triangles, num_lights)
     layer = 8 * tokens * stage.width**2 + _feed_forward_flops(stage, tokens)
+    sinks = Sinks(sinks, sinks, summarised=config.v2 is not None)
     layer += _attention_flops(stage, tokens, tokens, sinks)
     inputs = NUM_CHANNELS if config.v2 is None else 3 + 9 * (1 + 2 * config.vertex_pe_num_freqs)
     inputs += 9 * (1 + 2 * config.vn_pe_num_freqs) if config.use_vn_encoder else 0
@@ -100,7 +103,9 @@ def _feed_forward_flops(stage: TransformerConfig, tokens: int) -> float:
     return 2 * products * tokens * stage.width * stage.hidden_dim
 
 
-def _attention_flops(stage: TransformerConfig, queries: int, keys: int, sinks: int = 0) -> float:
+def _attention_flops(
+    stage: TransformerConfig, queries: int, keys: int, sinks: Sinks | None = None
+) -> float:
     attention = stage.attention
     more = (sinks,) if attention.reads_sinks else ()
     return attention.flops(queries, keys, stage.width, stage.num_heads, attention.options, *more)

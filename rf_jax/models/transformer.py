@@ -49,7 +49,7 @@ class SelfAttention(nn.Module):
         query = norm(config.qk_norm_type, "q_norm")(query).astype(self.dtype)
         key = norm(config.qk_norm_type, "k_norm")(key).astype(self.dtype)
         query, key, value = (split_heads(t, config.num_heads) for t in (query, key, value))
-        if rotation is not None:
+        if rotation is not None and config.attention.rotates:
             query, key = rotate(query, rotation), rotate(key, rotation)
         self.sow("intermediates", "query", query)
         self.sow("intermediates", "key", key)

@@ -10,7 +10,7 @@ from rf_jax.models.encodings import nerf_encoding, rope_frequencies, rope_rotati
 from rf_jax.models.layers import linear, norm, xavier_uniform
 from rf_jax.models.stacks import encoder_layers
 from rf_jax.precision import matmul_precision
-from rf_jax.structs import NUM_CHANNELS, texel_mask
+from rf_jax.structs import EMISSION, NUM_CHANNELS, texel_mask
 
 
 class TextureEncoder(nn.Module):
@@ -63,7 +63,7 @@ class ViewIndependentStage(nn.Module):
         """Returns tokens [B, R + N, D] in float32; the values of padding tokens are not used."""
         registers = self.config.num_register_tokens
         x = self._embed(positions[:, registers:], vertex_normals, texture)
-        sinks = Sinks(jnp.full_like(num_triangles, registers), registers)
+        sinks = token_sinks(texture, registers, self.transformer.attention.most_lights)
         return self._exchange_light(x, positions, num_triangles + registers, sinks)
 
     def _exchange_light(self, x, positions, lengths, sinks):
@@ -108,6 +108,20 @@ class ViewIndependentStage(nn.Module):
             x = x + norm(norm_type, "position_encoder_norm", None)(encoded)
         registers = jnp.broadcast_to(registers, (x.shape[0], *registers.shape[1:]))
         return jnp.concatenate([registers, x], axis=1)
+
+
+def token_sinks(texture, num_register_tokens: int, most_lights: int) -> Sinks:
+    """The registers, and the triangles right after them that emit light.
+
+    Args:
+      texture: [B, N, 13] or [B, N, 13, T, T].
+      num_register_tokens: R.
+      most_lights: only so many triangles are looked at.
+    """
+    emission = texture[:, :most_lights, EMISSION]
+    emits = (emission > 0).any(axis=tuple(range(2, emission.ndim)))  # (B, lights)
+    lights = jnp.cumprod(emits, axis=1, dtype=jnp.int32).sum(1)
+    return Sinks(num_register_tokens + lights, num_register_tokens + emits.shape[1])
 
 
 def token_positions(triangles, num_triangles, num_register_tokens: int):

@@ -199,7 +199,7 @@ def _take(x, index):
 def _packed(tokens, places, counts, ids) -> TokenSequence:
     """Joins groups of tokens [B, n, D] of which counts [B] are real, and moves those to the front.
 
-    All groups but the last are sinks.
+    All groups but the last are sinks, and summaries are among them.
     """
     valid = [jnp.arange(x.shape[1]) < n[:, None] for x, n in zip(tokens, counts, strict=True)]
     nothing = [jnp.full(v.shape, -1, jnp.int32) for v in valid]
@@ -209,7 +209,7 @@ def _packed(tokens, places, counts, ids) -> TokenSequence:
     joined = (jnp.concatenate(group, 1) for group in (tokens, places))
     x, positions = (_take(group, order) for group in joined)
     ids = jnp.take_along_axis(jnp.concatenate(ids, 1), order, 1)
-    return TokenSequence(x, positions, sum(counts), Sinks(sum(counts[:-1]), most), ids)
+    return TokenSequence(x, positions, sum(counts), Sinks(sum(counts[:-1]), most, True), ids)
 
 
 def smallest_scene(config: RenderFormerConfig) -> SceneTokensV2:

@@ -23,6 +23,7 @@ from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.models.stacks import COLLECTIONS
+from rf_jax.models.view_independent import token_sinks
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.scene import load_scene
 from rf_jax.structs import EMISSION, Scene
@@ -66,26 +67,29 @@ def attention_maps(
       to 1.
     """
     tokens = prepare_scene(scene, config)
-    lengths = jnp.asarray(tokens.num_triangles) + config.num_register_tokens
+    registers, attention = config.num_register_tokens, config.view_independent.attention
+    lengths = jnp.asarray(tokens.num_triangles) + registers
+    sinks = token_sinks(jnp.asarray(tokens.texture), registers, attention.most_lights)
+    read = (lengths, sinks) if attention.reads_sinks else (lengths,)
     _, kept = RenderFormer(config).apply(
         variables, tokens, method=RenderFormer.encode_scene, mutable=["intermediates"]
     )
     inputs = kept["intermediates"]["view_independent"]["layers"]["attention"]
     (queries,), (keys,) = inputs["query"], inputs["key"]  # (L, 1, R + N, nh, hd)
     maps = [
-        weights(_attention_fn(variables, config, layer), query, key, lengths)[0]
+        weights(_attention_fn(variables, config, layer), query, key, *read)[0]
         for layer, (query, key) in enumerate(zip(queries, keys, strict=True))
     ]
     return np.stack(maps)[:, :, : lengths[0], : lengths[0]]
 
 
 def weights(
-    attention_fn: AttentionFn, query: jax.Array, key: jax.Array, key_lengths: jax.Array
+    attention_fn: AttentionFn, query: jax.Array, key: jax.Array, *lengths: Any
 ) -> np.ndarray:
     """The weights [B, nh, T, S] of any attention function.
 
     They are what it returns for values that are 1 at one key and 0 at all others. Arguments are as
-    in `rf_jax.attention`.
+    in `rf_jax.attention`: `lengths` are the lengths of the keys, and the sinks if it reads them.
     """
     batch, keys, num_heads, width = key.shape
     blocks = []
@@ -93,7 +97,7 @@ def weights(
         value = jnp.eye(keys)[:, start : start + width]
         value = jnp.pad(value, ((0, 0), (0, width - value.shape[1])))
         value = jnp.broadcast_to(value[None, :, None], (batch, keys, num_heads, width))
-        blocks.append(attention_fn(query, key, value, key_lengths))
+        blocks.append(attention_fn(query, key, value, *lengths))
     return np.swapaxes(np.concatenate(blocks, axis=-1)[..., :keys], 1, 2)
 
 

@@ -124,5 +124,7 @@ def test_sinks_without_lengths_stay_sinks(mesh):
     attention = get_attention("sliding_sink", (SlidingSinkOptions(window=5),))
     query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 40, 2, 16))
     arguments = query, key, value, None, Sinks(jnp.array([3, 1], jnp.int32), 3)
-    found = jax.jit(shard_attention(attention, mesh, "rows").bind())(*arguments)
+    sharded = shard_attention(attention, mesh, "rows")
+    assert sharded.most_lights == attention.most_lights > 0
+    found = jax.jit(sharded.bind())(*arguments)
     np.testing.assert_allclose(found, jax.jit(attention.bind())(*arguments), rtol=1e-5, atol=1e-5)

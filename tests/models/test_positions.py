@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from rf_jax.attention.latent import LatentOptions
+from rf_jax.attention.pooled import PooledOptions
+from rf_jax.attention.sliding_sink import SlidingSinkOptions
 from rf_jax.errors import InputError
 from rf_jax.geometry import generate_rays, project_points
 from rf_jax.models import VARIANTS, RenderFormer, RenderFormerConfig
@@ -87,10 +90,23 @@ def test_inverse_undoes_a_rotation():
     np.testing.assert_allclose(rotate(rotate(x, rotation), inverse(rotation)), x, atol=1e-5)
 
 
-def test_the_first_stage_does_not_see_a_translation():
+LINEAR = [
+    ("sliding_sink", SlidingSinkOptions(window=1, block=2, lights=1)),
+    ("pooled", PooledOptions(block=2)),
+    ("latent", LatentOptions(latents=3, rotated=False)),
+]
+
+
+def with_attention(name, *options):
+    return dataclasses.replace(CONFIG, view_independent_attention=name, attention_options=options)
+
+
+@pytest.mark.parametrize("attention", [("auto",), *LINEAR], ids=lambda a: a[0])
+def test_the_first_stage_does_not_see_a_translation(attention):
     """Values that turn with their keys and back with the query know differences alone."""
-    tokens, model = scene(), RenderFormer(CONFIG)
-    variables = random_variables(CONFIG, seed=1)
+    config = with_attention(*attention)
+    tokens, model = scene(), RenderFormer(config)
+    variables = random_variables(config, seed=1)
     moved = tokens.replace(triangles=tokens.triangles + np.float32([0.3, -0.2, 0.1]))
     encode = jax.jit(lambda t: model.apply(variables, t, method=RenderFormer.encode_scene).tokens)
     registers = CONFIG.num_register_tokens
@@ -145,6 +161,7 @@ def test_a_crop_has_the_positions_of_its_view():
         {"view_transformer_use_swin_attn": True},
         {"view_independent_attention": "flash", "view_dependent_attention": "flash"},
         {"view_independent_attention": "performer", "view_dependent_attention": "performer"},
+        *({"view_independent_attention": n, "attention_options": (o,)} for n, o in LINEAR),
     ],
     ids=str,
 )
@@ -162,6 +179,12 @@ def test_every_attention_works_and_has_finite_gradients(changes):
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     assert np.abs(gradients[1]).max() > 0
+
+
+def test_tokens_know_where_triangles_are():
+    latents = LatentOptions(rotated=False)
+    with pytest.raises(InputError, match="rotate_values: must be true with latent_rotated = false"):
+        dataclasses.replace(with_attention("latent", latents), rotate_values=False)
 
 
 def test_published_networks_have_neither():

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rf_jax.attention import get_attention
 from rf_jax.errors import InputError
+from rf_jax.models.view_independent import token_sinks
 from rf_jax.rendering.preprocess import bucket_length, prepare_scene
 from rf_jax.structs import EMISSION, Scene, expand_texture
 from rf_jax.studies.benchmark import random_scene
@@ -145,3 +147,71 @@ def test_ldr_networks_take_emission_as_it_is(config):
 def test_bad_scenes_are_refused(config, field, value, message):
     with pytest.raises(InputError, match=message):
         prepare_scene(random_scene(4).replace(**{field: value}), config)
+
+
+SINKS = get_attention("sliding_sink").options
+
+
+def sorted_config(config, lights):
+    options = (dataclasses.replace(SINKS, lights=lights),)
+    return dataclasses.replace(
+        config, view_independent_attention="sliding_sink", attention_options=options
+    )
+
+
+def with_lights(scene, lights):
+    """The scene with emission 1000 * power at the triangles of `lights`, {triangle: power}."""
+    texture = scene.texture.copy()
+    texture[:, EMISSION] = 0
+    for triangle, power in lights.items():
+        texture[triangle, EMISSION] = 1000 * power
+    triangles = scene.triangles[:, :1] + np.eye(3, dtype="f4") * 0.01  # all of one area
+    return scene.replace(triangles=triangles.astype(np.float32), texture=texture)
+
+
+def order_of(tokens, scene):
+    """Which triangle of the scene each valid token is."""
+    count = int(tokens.num_triangles[0])
+    same = np.all(tokens.triangles[0, :count, None] == scene.triangles, axis=(2, 3))
+    assert (same.sum(1) == 1).all()
+    return same.argmax(1).tolist()
+
+
+def test_lights_are_first_and_the_rest_follows_the_curve(config):
+    scene = with_lights(random_scene(40), {7: 1, 30: 2, 31: 0.5})
+    order = order_of(prepare_scene(scene, sorted_config(config, 8)), scene)
+    assert set(order[:3]) == {7, 30, 31}
+    curve = order_of(prepare_scene(scene, sorted_config(config, 0)), scene)
+    assert curve != sorted(curve)
+    assert order == [i for i in curve if i in (7, 30, 31)] + [
+        i for i in curve if i not in (7, 30, 31)
+    ]
+
+
+def test_of_many_lights_the_brightest_are_first(config):
+    scene = with_lights(random_scene(40), {i: 1 + (7 * i) % 11 for i in range(10, 20)})
+    chosen = sorted_config(config, 3)
+    order = order_of(prepare_scene(scene, chosen), scene)
+    assert {1 + (7 * i) % 11 for i in order[:3]} == {11, 10, 8}
+    sinks = token_sinks(prepare_scene(scene, chosen).texture, 4, 3)
+    assert sinks.lengths.tolist() == [7] and sinks.most == 7
+
+
+def test_the_order_of_the_file_does_not_matter(config):
+    scene = with_lights(random_scene(40), {7: 1, 30: 1})
+    shuffled = np.random.default_rng(0).permutation(40)
+    arrays = ("triangles", "vertex_normals", "texture")
+    other = scene.replace(**{name: getattr(scene, name)[shuffled] for name in arrays})
+    tokens, others = (prepare_scene(s, sorted_config(config, 8)) for s in (scene, other))
+    jax.tree.map(np.testing.assert_array_equal, tokens, others)
+
+
+def test_only_leading_lights_are_sinks():
+    texture = np.zeros((3, 6, 13, 2, 2), np.float32)
+    texture[0, [0, 1, 3], 11, 1] = 1  # the second patch texel is enough; a gap ends the sinks
+    texture[1, 1:, EMISSION] = 1
+    texture[2, :, EMISSION] = 1
+    sinks = token_sinks(texture, num_register_tokens=2, most_lights=4)
+    assert sinks.lengths.tolist() == [4, 2, 6] and sinks.most == 6
+    none = token_sinks(texture, num_register_tokens=2, most_lights=0)
+    assert none.lengths.tolist() == [2, 2, 2] and none.most == 2

@@ -10,6 +10,7 @@ import pytest
 
 from rf_jax.attention.dot_product import dot_product_attention
 from rf_jax.attention.performer import PerformerOptions
+from rf_jax.attention.sliding_sink import SlidingSinkOptions
 from rf_jax.images.files import load_png
 from rf_jax.scene import load_scene
 from rf_jax.studies import attention_maps
@@ -43,15 +44,23 @@ def test_weights_are_the_softmax_and_none_goes_to_padding():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["exact", "performer"])
+@pytest.mark.parametrize("name", ["exact", "performer", "sliding_sink"])
 def test_maps_of_a_network(config, performer_config, scene, name):
-    config = config if name == "exact" else performer_config
+    if name == "performer":
+        config = performer_config
+    if name == "sliding_sink":
+        options = (SlidingSinkOptions(window=5, block=3, lights=2),)
+        attention = {"view_independent_attention": name, "attention_options": options}
+        config = dataclasses.replace(config, **attention)
     variables = random_variables(config, seed=0)
     maps = attention_maps.attention_maps(variables, config, scene)
     tokens = len(scene.triangles) + config.num_register_tokens
     assert maps.shape == (config.num_layers, config.num_heads, tokens, tokens)
     np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-4)
     assert maps.min() >= 0
+    if name == "sliding_sink":  # a window of its own would not reach the light from everywhere
+        lights = attention_maps.light_tokens(scene, config)
+        assert lights.sum() == 1 and (maps[..., lights].min(-1) > 1e-6).all()
     layers = variables["params"]["view_independent"]["layers"]
     layers["attention"]["qkv"]["kernel"] *= 0
     blind = attention_maps.attention_maps(variables, config, scene)
