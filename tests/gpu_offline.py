@@ -33,7 +33,7 @@ from rf_jax.planning.programs import (
 )
 from rf_jax.rendering.renderer import PRECISIONS
 from rf_jax.rendering.sharding import device_mesh
-from rf_jax.studies.benchmark import random_scene
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.training.config import TrainingConfig
 
 CONFIGS = ("base_256", "base_512", "large_256", "large_512", "finetune_performer")

@@ -13,7 +13,7 @@ from rf_jax.images.files import load_png
 from rf_jax.images.lpips import Perceptual
 from rf_jax.rendering import evaluation
 from rf_jax.scene import save_h5
-from rf_jax.studies.benchmark import random_scene
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.weights.checkpoint import save_checkpoint
 
 

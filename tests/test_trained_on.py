@@ -7,7 +7,7 @@ import pytest
 from rf_jax.errors import InputError
 from rf_jax.models import RenderFormerConfig
 from rf_jax.rendering.renderer import Renderer
-from rf_jax.studies.benchmark import random_scene
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.trained_on import PUBLISHED, TrainedOn
 from rf_jax.training.checkpoints import save_network_config
 from rf_jax.training.config import DataConfig, TrainingConfig

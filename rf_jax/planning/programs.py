@@ -28,7 +28,7 @@ from rf_jax.planning.gpus import Gpu
 from rf_jax.planning.hlo import parse_module
 from rf_jax.planning.memory import activation_bytes, tree_bytes
 from rf_jax.planning.roofline import Roofline, roofline
-from rf_jax.rendering.preprocess import prepare_scene
+from rf_jax.rendering.generations import AnyScene, network_input
 from rf_jax.rendering.sharding import (
     BY_VIEW,
     device_mesh,
@@ -37,7 +37,6 @@ from rf_jax.rendering.sharding import (
     pad_tokens,
 )
 from rf_jax.rendering.stages import cast_variables, encode, for_platform, render
-from rf_jax.structs import Scene
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.data import abstract_batch
 from rf_jax.training.loop import compile_steps
@@ -123,7 +122,7 @@ def plan_training(config: TrainingConfig, gpu: Gpu, devices: int) -> Plan:
 
 def plan_rendering(
     config: RenderFormerConfig,
-    scene: Scene,
+    scene: AnyScene,
     resolution: int,
     dtype: Any,
     gpu: Gpu,
@@ -145,7 +144,7 @@ def plan_rendering(
             cast_variables(init_variables(config, jax.random.key(0)), dtype), found[0].platform
         )
     )
-    tokens, views_mesh = prepare_scene(scene, config), device_mesh(found)
+    tokens, views_mesh = network_input(scene, config, None), device_mesh(found)
     split = is_worth_splitting(tokens, model, devices)
     if split:
         tokens = pad_tokens(tokens, config.num_register_tokens, devices)

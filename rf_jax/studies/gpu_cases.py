@@ -18,7 +18,7 @@ from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.renderer import PRECISIONS
 from rf_jax.rendering.sharding import device_mesh
 from rf_jax.rendering.stages import cast_variables, encode, for_platform, render
-from rf_jax.studies.benchmark import random_scene
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.studies.step_rate import random_batch
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.loop import compile_steps

@@ -30,7 +30,8 @@ from rf_jax.models import VARIANTS
 from rf_jax.models.flops import measure_product_rate
 from rf_jax.processes import cpu_count
 from rf_jax.rendering.renderer import PRECISIONS, Renderer
-from rf_jax.studies.benchmark import PUBLISHED_TRIANGLES, random_scene
+from rf_jax.scene.random_scene import random_scene
+from rf_jax.studies.benchmark import PUBLISHED_TRIANGLES
 from rf_jax.studies.gpu_cases import Case, attention_cases, stage_cases, training_case
 from rf_jax.studies.precision import compare
 from rf_jax.training.config import TrainingConfig

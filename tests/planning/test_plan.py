@@ -109,6 +109,32 @@ def test_impossible_numbers_of_devices_are_refused(command):
     assert status == 2 and "--devices: expected 1 to 1024, found 0" in err
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([], "expected either --config"),
+        (["--config", "tiny", "--variant", "v2_200m"], "expected either --config"),
+        (["--variant", "v2_200m"], "add --triangles or --render"),
+        (["--variant", "v2_200m", "--triangles", 0], "--triangles: expected 1 to"),
+        (["--variant", "testing", "--triangles", 5, "--render", "a"], "found both"),
+        (["--variant", "testing", "--triangles", 5, "--config.seed=1"], "there is no --config"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(command, options, message):
+    status, _, err = command("rf_jax.plan", *options)
+    assert status == 2 and message in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_COMPILER, reason="needs the CUDA wheels")
+@pytest.mark.parametrize("variant", ["testing", "testing_v2"])
+def test_a_variant_is_planned_for_random_triangles(variant):
+    run = [sys.executable, "-m", "rf_jax.plan", "--variant", variant, "--triangles", "300"]
+    run += ["--resolution", "64", "--devices", "2", "--precision", "fp16"]
+    out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert "view-independent stage" in out and "a view of 64x64 on each device" in out
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_COMPILER, reason="needs the CUDA wheels")
 def test_a_training_step_and_a_view_are_planned():

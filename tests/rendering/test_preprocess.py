@@ -12,8 +12,8 @@ from rf_jax.attention import get_attention
 from rf_jax.errors import InputError
 from rf_jax.models.view_independent import token_sinks
 from rf_jax.rendering.preprocess import bucket_length, prepare_scene
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.structs import EMISSION, Scene, expand_texture
-from rf_jax.studies.benchmark import random_scene
 
 
 @given(st.integers(1, 2_000_000))

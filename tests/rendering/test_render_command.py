@@ -19,8 +19,8 @@ from rf_jax.rendering.files import find_jobs, select_views
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import bundled_scene, save_h5
 from rf_jax.scene.ground_truth import load_ground_truth
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.structs import DIFFUSE, EMISSION, expand_texture
-from rf_jax.studies.benchmark import random_scene
 from rf_jax.weights.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 import rf_jax
 from rf_jax.errors import InputError
 from rf_jax.rendering.renderer import Renderer, one_behind
-from rf_jax.studies.benchmark import random_scene
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.trained_on import TrainedOn
 
 

@@ -15,7 +15,7 @@ from rf_jax.rendering import sharding
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.rendering.stages import encode
-from rf_jax.studies.benchmark import random_scene
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.trained_on import TrainedOn
 from rf_jax.weights.random_weights import random_variables
 

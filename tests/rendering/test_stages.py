@@ -11,7 +11,7 @@ from rf_jax.models import VARIANTS, RenderFormer
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.sharding import device_mesh
 from rf_jax.rendering.stages import encode, for_platform, render
-from rf_jax.studies.benchmark import random_scene
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.weights.random_weights import random_variables
 
 

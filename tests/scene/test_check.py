@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rf_jax.scene import find_scene_files, load_scene
 from rf_jax.scene.check import measure, scene_warnings
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.structs import DIFFUSE, EMISSION, SPECULAR, expand_texture
-from rf_jax.studies.benchmark import random_scene
 from rf_jax.trained_on import PUBLISHED, TrainedOn
 from rf_jax.weights.pretrained import BUNDLED_WEIGHTS, load_pretrained
 

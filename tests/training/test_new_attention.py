@@ -17,7 +17,7 @@ from rf_jax.errors import InputError
 from rf_jax.models import RenderFormerConfig
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.renderer import Renderer
-from rf_jax.studies.benchmark import random_scene
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.loop import train_and_evaluate
 from rf_jax.weights import convert

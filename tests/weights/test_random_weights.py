@@ -10,8 +10,8 @@ from flax import traverse_util
 
 from rf_jax.models import RenderFormer
 from rf_jax.rendering.preprocess import batched, prepare_scene
+from rf_jax.scene.random_scene import random_scene
 from rf_jax.structs import expand_texture
-from rf_jax.studies.benchmark import random_scene
 from rf_jax.weights import random_weights
 
 
