@@ -14,6 +14,7 @@ import pytest
 from rf_jax.config_files import load_config_file
 from rf_jax.models import VARIANTS, RenderFormer, init_variables
 from rf_jax.planning.programs import blank_perceptual
+from rf_jax.rendering.generations import network_input
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.renderer import PRECISIONS
 from rf_jax.rendering.sharding import BY_VIEW, device_mesh, encoding_specs, pad_tokens
@@ -110,9 +111,23 @@ def test_training_steps(devices, changes, expected):
     ids=["fp16", "fp32", "bf16, split", "windows, fp16", "windows, fp32, split"],
 )
 def test_both_stages_of_a_rendering(config, precision, split):
+    tokens = prepare_scene(random_scene(40), config)
+    tokens = pad_tokens(tokens, config.num_register_tokens, 8)
+    check_rendering(config, tokens, precision, split)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("attention", ["sliding_sink", "auto"])
+def test_both_stages_of_a_rendering_of_the_second_generation(attention, precision):
+    config = dataclasses.replace(VARIANTS["testing_v2"], view_independent_attention=attention)
+    tokens = network_input(random_scene(700, config), config, None)
+    check_rendering(config, tokens, precision, split=False)
+
+
+def check_rendering(config, tokens, precision, split):
+    """Lowers both stages and looks at the kernels that they call."""
     model, devices = RenderFormer(config, PRECISIONS[precision]), jax.devices()
     mesh = device_mesh(devices if split else devices[:1])
-    tokens = pad_tokens(prepare_scene(random_scene(40), config), config.num_register_tokens, 8)
     variables = jax.eval_shape(
         lambda: cast_variables(init_variables(config, jax.random.key(0)), model.dtype)
     )
