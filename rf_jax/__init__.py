@@ -18,9 +18,11 @@ from rf_jax.interrupts import end_the_process
 if TYPE_CHECKING:
     from rf_jax.errors import InputError
     from rf_jax.images.show import show
+    from rf_jax.rendering.function import render_function
     from rf_jax.rendering.renderer import Renderer
     from rf_jax.scene import load_scene
     from rf_jax.scene.builder import SceneBuilder
+    from rf_jax.scene.parameters import SceneParameters, scene_parameters
     from rf_jax.structs import Scene
 
 if sys.argv[:1] == ["-m"]:  # Python is about to run a module of this package as a command.
@@ -28,14 +30,27 @@ if sys.argv[:1] == ["-m"]:  # Python is about to run a module of this package as
 
 __version__ = "0.1.0"
 
-__all__ = ["InputError", "Renderer", "Scene", "SceneBuilder", "load_scene", "show"]
+__all__ = [
+    "InputError",
+    "Renderer",
+    "Scene",
+    "SceneBuilder",
+    "SceneParameters",
+    "load_scene",
+    "render_function",
+    "scene_parameters",
+    "show",
+]
 
 _MODULES = {
     "InputError": "rf_jax.errors",
     "Renderer": "rf_jax.rendering.renderer",
     "Scene": "rf_jax.structs",
     "SceneBuilder": "rf_jax.scene.builder",
+    "SceneParameters": "rf_jax.scene.parameters",
     "load_scene": "rf_jax.scene",
+    "render_function": "rf_jax.rendering.function",
+    "scene_parameters": "rf_jax.scene.parameters",
     "show": "rf_jax.images.show",
 }
 

@@ -6,6 +6,7 @@ Cameras look along -z with +y up and +x right (OpenGL, Blender).
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rf_jax.errors import InputError
 
@@ -24,22 +25,79 @@ def look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndar
       InputError: position equals target, or up is zero or parallel to the viewing direction.
     """
     position, target, up = (np.asarray(v, np.float64) for v in (position, target, up))
-    backward = position - target
-    distance = np.linalg.norm(backward)
+    distance = np.linalg.norm(position - target)
     if not distance > 1e-12 * max(1.0, np.linalg.norm(position)):
         raise InputError(f"camera position and look_at are the same point {position.tolist()}")
-    backward /= distance
-    right = np.cross(up, backward)
-    length = np.linalg.norm(right)
-    if not length > 1e-9 * np.linalg.norm(up):
+    forward = (target - position) / distance
+    if not np.linalg.norm(np.cross(up, forward)) > 1e-9 * np.linalg.norm(up):
         raise InputError(
             f"camera up {up.tolist()} is zero or parallel to the viewing direction "
-            f"{(-backward).tolist()}; choose another up"
+            f"{forward.tolist()}; choose another up"
         )
-    right /= length
-    camera_to_world = np.eye(4)
-    camera_to_world[:3, :4] = np.stack([right, np.cross(backward, right), backward, position], 1)
-    return camera_to_world
+    return camera_pose(position, target, up)
+
+
+def camera_pose(position: ArrayLike, target: ArrayLike, up: ArrayLike) -> ArrayLike:
+    """`look_at` for any number of cameras, without its checks, and differentiable.
+
+    Args:
+      position, target, up: [..., 3] NumPy or JAX arrays.
+
+    Returns:
+      camera_to_world [..., 4, 4], of the same kind and type.
+    """
+    xp = jnp if any(isinstance(v, jax.Array) for v in (position, target, up)) else np
+    backward = position - target
+    backward = backward / xp.linalg.norm(backward, axis=-1, keepdims=True)
+    right = xp.cross(up, backward)
+    right = right / xp.linalg.norm(right, axis=-1, keepdims=True)
+    motion = xp.stack([right, xp.cross(backward, right), backward, position], axis=-1)
+    last = xp.broadcast_to(xp.asarray([0, 0, 0, 1], motion.dtype), (*motion.shape[:-2], 1, 4))
+    return xp.concatenate([motion, last], axis=-2)
+
+
+def corner_normals(
+    vertices: jax.Array, faces: np.ndarray, shading: np.ndarray, num_groups: int
+) -> jax.Array:
+    """Unit normals at the corners of faces, differentiable where faces have an area.
+
+    The corners of a group share a normal: the mean of their faces' normals, weighted by the angles
+    of the faces there (Thuermer and Wuethrich 1998), as in trimesh. Where the normals of a group
+    cancel, each corner has that of its face. The normals of a face without area count as 0.
+
+    Args:
+      vertices: [K, 3].
+      faces: [F, 3] indices of vertices.
+      shading: [F, 3] the group of each corner.
+      num_groups: how many groups there are.
+
+    Returns:
+      [F, 3, 3] (face, corner, xyz) in the type of the vertices.
+    """
+    corners = vertices[faces]
+    edges = jnp.roll(corners, -1, axis=1) - corners
+    normals = jnp.cross(edges[:, 0], edges[:, 1])
+    double_area = _length(normals)
+    own = normals / jnp.where(double_area > 0, double_area, 1)
+    # The two edges at a corner span the same parallelogram at every corner.
+    cosines = -(edges * jnp.roll(edges, 1, axis=1)).sum(-1)
+    angles = jnp.where(double_area > 0, jnp.arctan2(double_area, cosines), 0)
+    own = jnp.broadcast_to(own[:, None], corners.shape)
+    sums = jax.ops.segment_sum(
+        (angles[..., None] * own).reshape(-1, 3), shading.reshape(-1), num_groups
+    )[shading]
+    length = _length(sums)
+    return jnp.where(length > CANCELLED, sums / jnp.where(length > CANCELLED, length, 1), own)
+
+
+CANCELLED = 1e-5
+"""Length of a sum of angle-weighted normals up to which they count as cancelled."""
+
+
+def _length(vectors: jax.Array) -> jax.Array:
+    """Lengths [..., 1] of vectors, with gradient 0 where they are 0."""
+    squared = jnp.square(vectors).sum(-1, keepdims=True)
+    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
 
 
 def world_to_camera_points(points: jax.Array, camera_to_world: jax.Array) -> jax.Array:
@@ -73,9 +131,9 @@ def project_points(points: jax.Array, fov_degrees: jax.Array) -> jax.Array:
       fov_degrees: full field of view, to be broadcast with [...].
 
     Returns:
-      [..., 3] in float32.
+      [..., 3] in float32 at least.
     """
-    half = jnp.tan(jnp.deg2rad(fov_degrees.astype(jnp.float32)) / 2)[..., None]
+    half = jnp.tan(jnp.deg2rad(_float32(fov_degrees)) / 2)[..., None]
     depth = -points[..., 2:]
     on_image = points[..., :2] / (jnp.maximum(depth, LEAST_DEPTH) * half)
     on_image = jnp.clip(on_image, -LARGEST_PROJECTION, LARGEST_PROJECTION)
@@ -91,19 +149,26 @@ def generate_rays(rotation: jax.Array, fov_degrees: jax.Array, resolution: int) 
       resolution: image side in pixels.
 
     Returns:
-      [..., resolution, resolution, 3] float32; row 0 is the top of the image, column 0 its left.
+      [..., resolution, resolution, 3] in float32 at least; row 0 is the top of the image, column 0
+      its left.
     """
-    focal = (resolution / 2) / jnp.tan(jnp.deg2rad(fov_degrees.astype(jnp.float32)) / 2)
-    offset = jnp.arange(resolution, dtype=jnp.float32) + 0.5 - resolution / 2
+    fov_degrees = _float32(fov_degrees)
+    focal = (resolution / 2) / jnp.tan(jnp.deg2rad(fov_degrees) / 2)
+    offset = jnp.arange(resolution, dtype=fov_degrees.dtype) + 0.5 - resolution / 2
     shape = (*fov_degrees.shape, resolution, resolution)
     offset = offset / focal[..., None]  # (..., resolution)
     x = jnp.broadcast_to(offset[..., None, :], shape)
     y = jnp.broadcast_to(-offset[..., :, None], shape)
-    directions = jnp.stack([x, y, -jnp.ones(shape, jnp.float32)], axis=-1)
+    directions = jnp.stack([x, y, -jnp.ones_like(x)], axis=-1)
     directions = jnp.einsum(
         "...ij,...hwj->...hwi", rotation, directions, precision=jax.lax.Precision.HIGHEST
     )
     return directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
+
+
+def _float32(x: jax.Array) -> jax.Array:
+    """In float32 at least: tests run the network in float64."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def crop_images(images: jax.Array, origin: jax.Array, side: int) -> jax.Array:

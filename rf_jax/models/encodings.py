@@ -18,7 +18,8 @@ def nerf_encoding(x: jax.Array, num_frequencies: int) -> jax.Array:
     if num_frequencies == 0:
         return x
     frequencies = np.exp2(np.linspace(0, num_frequencies - 1, num_frequencies))
-    phases = x[..., None] * jnp.asarray(frequencies, jnp.float32)  # (..., n, F)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    phases = x[..., None] * jnp.asarray(frequencies, dtype)  # (..., n, F)
     phases = phases.reshape(*x.shape[:-1], -1)  # (..., n F)
     return jnp.concatenate([x, jnp.sin(phases), jnp.sin(phases + jnp.pi / 2)], axis=-1)
 
@@ -47,9 +48,10 @@ def rope_rotation(positions: jax.Array, frequencies: jax.Array, head_dim: int) -
       head_dim: width of a head.
 
     Returns:
-      cosines and sines [B, S, 1, hd/2] in float32; the components from n m on do not turn.
+      cosines and sines [B, S, 1, hd/2] in float32 at least; components from n m on do not turn.
     """
-    angles = positions[..., None].astype(jnp.float32) * frequencies  # (B, S, n, m)
+    positions = positions.astype(jnp.promote_types(positions.dtype, jnp.float32))
+    angles = positions[..., None] * frequencies  # (B, S, n, m)
     angles = angles.reshape(*positions.shape[:-1], 1, -1)
     padding = head_dim // 2 - angles.shape[-1]
     angles = jnp.pad(angles, ((0, 0), (0, 0), (0, 0), (0, padding)))

@@ -143,6 +143,13 @@ class Renderer:
         arguments = network.variables, network.config, precision, attention, network.trained_on
         return cls(*arguments, devices, encoders)
 
+    def network(self) -> tuple[RenderFormer, dict[str, Any]]:
+        """The network and its variables on the first device, for programs of one's own.
+
+        On GPUs the variables are split into layers (`rf_jax.models.stacks.split_layers`).
+        """
+        return self._model, self._variables
+
     def load_scene(self, path: str | Path) -> AnyScene:
         """Loads a scene, a file or a bundled one, in the form that this network renders fastest.
 
