@@ -5,11 +5,13 @@ either side. It also reads the keys of `Shared`: those that have no place, and t
 a block beyond the reach.
 
 One tile of queries is processed after the other: these meet the part of the keys that any of them
-reads and all shared keys, in one softmax. So memory is linear in the length. The gradient computes
-the scores again from the log-sum-exps, as `rf_jax.attention.dot_product` does.
+reads and all shared keys, in one softmax. So memory is linear in the length. GPUs process many
+tiles at once where no gradient is wanted. The gradient computes the scores again from the
+log-sum-exps, as `rf_jax.attention.dot_product` does.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -21,6 +23,9 @@ from rf_jax.precision import float32_product
 
 TILE = 256
 """Queries of a tile, unless blocks are larger."""
+
+GPU_SCORES = 2**26
+"""About the largest number of scores at a time on GPUs: 256 MiB in float32."""
 
 _LOWEST = -1e30
 """Least maximum of a row, so that rows without keys stay finite."""
@@ -109,6 +114,21 @@ def _attention(where, queries, key, value, shared_key, shared_value, limits):
 
 
 def _forward(where, queries, key, value, shared_key, shared_value, limits):
+    arrays = queries, key, value, shared_key, shared_value, limits
+    _, *sizes, tile, _ = queries.shape
+    scores = math.prod(sizes) * tile * (_span(queries, key) + shared_key.shape[2])
+    many = max(GPU_SCORES // scores, 1)
+    out, log_sums = lax.platform_dependent(
+        *arrays,
+        cpu=functools.partial(_attend, where, at_once=1),
+        default=functools.partial(_attend, where, at_once=min(many, len(queries))),
+    )
+    return out, (*arrays, out, log_sums)
+
+
+def _attend(where, queries, key, value, shared_key, shared_value, limits, *, at_once):
+    """The result, and the log-sum-exps [tiles, B, nh, tile, 1], of so many tiles at a time."""
+
     def attend(inputs):
         i, query = inputs
         keys, values = _met(i, queries, key, shared_key), _met(i, queries, value, shared_value)
@@ -120,8 +140,8 @@ def _forward(where, queries, key, value, shared_key, shared_value, limits):
         log_sum = jnp.where(total > 0, maximum + jnp.log(total), 0)
         return (out / jnp.where(total > 0, total, 1)).astype(query.dtype), log_sum
 
-    out, log_sums = lax.map(attend, (jnp.arange(len(queries)), queries))
-    return out, (queries, key, value, shared_key, shared_value, limits, out, log_sums)
+    rows = jnp.arange(len(queries)), queries
+    return lax.map(attend, rows, batch_size=at_once if at_once > 1 else None)
 
 
 def _backward(where, saved, gradient):

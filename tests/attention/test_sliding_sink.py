@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from rf_jax.attention import Sinks, get_attention
-from rf_jax.attention.sliding_sink import SlidingSinkOptions, sliding_sink_flops
+from rf_jax.attention import window as window_module
+from rf_jax.attention.sliding_sink import (
+    SlidingSinkOptions,
+    sliding_sink_attention,
+    sliding_sink_flops,
+)
 
 # Tokens, window, block of summaries, valid tokens and sinks of two rows: windows of less and more
 # than a tile, rows without sinks, sinks that fill more than a block, padding, all in one window.
@@ -239,3 +244,20 @@ def test_operations_are_those_of_the_pairs(window, block):
             pairs += [(i, "summary", b) for b in blocks]
     sinks = Sinks(7, 7)
     assert sliding_sink_flops(60, 60, 32, 2, options, sinks) == 4 * 32 * len(pairs)
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 100])
+def test_tiles_can_be_processed_together(at_once, monkeypatch):
+    """As on GPUs."""
+    rng = np.random.default_rng(0)
+    arrays = [jnp.asarray(rng.normal(size=(2, 700, 2, 16)), jnp.float32) for _ in range(3)]
+    lengths, options = jnp.array([700, 577]), SlidingSinkOptions(window=40, block=8)
+    one = sliding_sink_attention(*arrays, lengths, options=options)
+    attend = window_module._attend
+
+    def together(*inputs, **_):
+        return attend(*inputs, at_once=at_once)
+
+    monkeypatch.setattr(window_module, "_attend", together)
+    many = sliding_sink_attention(*arrays, lengths, options=options)
+    np.testing.assert_allclose(many, one, atol=1e-6)
