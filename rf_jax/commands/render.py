@@ -4,11 +4,13 @@ Examples:
 
     %(prog)s                    # the bundled Cornell box
     %(prog)s scene.json --checkpoint microsoft/renderformer-v1-base --precision fp16
+    %(prog)s scene.glb --fit    # from Blender, see docs/blender.md
     %(prog)s turning_block      # an animation and its video
     %(prog)s frames/            # the same for a folder of .h5 or .json files
 """
 
 import argparse
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,8 +31,8 @@ def render_parser() -> argparse.ArgumentParser:
         "scenes",
         nargs="*",
         metavar="SCENE",
-        help="a .json or .h5 scene, a folder of .h5 or of .json frames, or a bundled scene "
-        f"({', '.join(bundled_scene_names())}) (default: cornell_box)",
+        help="a .json, .h5, .glb or .gltf scene, a folder of .h5 or of .json frames, or a bundled "
+        f"scene ({', '.join(bundled_scene_names())}) (default: cornell_box)",
     )
     add(
         "--scene",
@@ -61,6 +63,12 @@ def render_parser() -> argparse.ArgumentParser:
         help="image side in pixels (default: that of the scene's ground truth, which the images "
         "are compared with: NAME_truth_view_0.exr beside it, or img in an .h5 file; else that of "
         "the images that the weights were trained on)",
+    )
+    add(
+        "--fit",
+        action="store_true",
+        help="scale and move each scene, and scale its emission, to what the weights were trained "
+        "on; the image is multiplied by the same number as the emission",
     )
     add("--views", help='which cameras, such as "0,2-4" (default: all)')
     add_network_options(add)
@@ -119,6 +127,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    for name in ("rf_jax.scene.gltf", "rf_jax.rendering.files"):
+        logging.getLogger(name).setLevel(logging.INFO)  # what became of a file's parts
     scenes = [*args.scenes, *(args.more_scenes or [])] or ["cornell_box"]
     jobs, missing = find_jobs(scenes)
     renderer = Renderer.from_pretrained(
@@ -129,6 +139,7 @@ def main() -> None:
         resolution=args.resolution,
         views=args.views,
         batch_size=args.batch_size,
+        fit=args.fit,
         tone_mapper=args.tone_mapper,
         save_h5=args.save_h5,
         save_video=args.save_video,

@@ -4,15 +4,21 @@
     %(prog)s check scene.json --checkpoint workdirs/tiny
 
 Prints the counts and ranges of each scene, its objects, lights and views, and one warning for each
-way in which it is unlike the scenes that the weights were trained on.
+way in which it is unlike the scenes that the weights were trained on. Of a glTF file it also says
+what became of its parts. `rf-jax-render --fit` moves and scales a scene to where these weights saw
+theirs.
 """
 
 import argparse
+from pathlib import Path
 
 from rf_jax.command_line import make_parser
 from rf_jax.errors import one_line
 from rf_jax.scene import find_scene_files, load_scene
 from rf_jax.scene.check import describe, scene_warnings
+from rf_jax.scene.gltf.file import GLTF_SUFFIXES
+from rf_jax.scene.gltf.load import load_gltf
+from rf_jax.structs import Scene
 from rf_jax.trained_on import PUBLISHED, TrainedOn
 from rf_jax.weights.pretrained import BUNDLED_WEIGHTS, load_trained_on
 
@@ -36,12 +42,20 @@ def main() -> None:
     known = known_weights(args.checkpoint)
     for name in args.scenes:
         for file in find_scene_files(name):
-            scene = load_scene(file)
-            print(one_line(f"{file}:"), *describe(scene), "", sep="\n")
+            scene, table = _loaded(file)
+            print(one_line(f"{file}:"), *table, *describe(scene), "", sep="\n")
             for weights, trained_on in known.items():
                 warnings = scene_warnings(scene, trained_on).values() or ["nothing to warn of"]
                 print(f"compared with {weights}:", *warnings, sep="\n  ")
             print()
+
+
+def _loaded(file: Path) -> tuple[Scene, list[str]]:
+    """A scene, and for a glTF file the table of what became of its parts."""
+    if file.suffix.lower() not in GLTF_SUFFIXES:
+        return load_scene(file), []
+    scene, report = load_gltf(file)
+    return scene, [*report.lines(), ""]
 
 
 def known_weights(checkpoint: str | None) -> dict[str, TrainedOn]:

@@ -24,7 +24,9 @@ from rf_jax.rendering.generations import save_scene
 from rf_jax.rendering.renderer import Renderer, RunningViews, one_behind
 from rf_jax.scene import find_scene_files
 from rf_jax.scene.check import log_warnings
+from rf_jax.scene.fit import Fit, apply_fit, find_fit
 from rf_jax.scene.ground_truth import load_ground_truth
+from rf_jax.structs import Scene, SceneV2
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class RenderOptions:
     resolution: int | None = None  # None: of the first frame's ground truth, or the weights'
     views: str | None = None  # such as "0,2-4"; None: all
     batch_size: int = 1
+    fit: bool = False
     tone_mapper: str = "none"
     save_h5: bool = False
     save_video: bool = False
@@ -256,13 +259,19 @@ def _render_job(renderer, job, options, summary, progress) -> Iterator[Picture]:
 
 def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pending]:
     """Loads the scenes of a job one after another, and begins to render their views."""
-    resolution, warned = options.resolution, set()
+    resolution, warned, fit = options.resolution, set(), None
     for index, (file, name) in enumerate(zip(job.files, job.frame_names, strict=True)):
         with summary.timed("loading"):
             scene = renderer.load_scene(file)
             with prefix_errors(str(file)):
                 views = select_views(options.views, len(scene.fov_degrees))
             truth = load_ground_truth(file, views)
+        if options.fit:
+            with prefix_errors(str(file)):
+                fit = fit or _find_fit(scene, renderer)
+                scene = apply_fit(scene, fit)
+            _log.info("%s: %s", name, fit)
+            truth = truth if truth is None else truth * np.float32(fit.emission)
         log_warnings(scene, renderer.trained_on, warned, f"{name}: ")
         # The first file decides for all of them, because a video has one size.
         default = renderer.trained_on.resolution if truth is None else truth.shape[1]
@@ -286,6 +295,13 @@ def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pendin
             save_scene(scene, options.output_dir / f"{name}.h5")
         summary.triangles += len(scene.triangles)
         summary.views += len(views)
+
+
+def _find_fit(scene: Scene | SceneV2, renderer: Renderer) -> Fit:
+    """How a scene becomes like those that the network knows; the frames after it share the fit."""
+    if isinstance(scene, SceneV2):
+        raise InputError("--fit: scenes for weights of RenderFormer V2 are rendered as they are")
+    return find_fit(scene, renderer.trained_on)
 
 
 def select_views(text: str | None, count: int) -> list[int]:

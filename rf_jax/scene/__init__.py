@@ -1,4 +1,4 @@
-"""Scene files: JSON descriptions with meshes, HDF5 files, and the scenes in this package."""
+"""Scene files: JSON descriptions with meshes, HDF5 files, glTF files, and bundled scenes."""
 
 import os
 import re
@@ -9,6 +9,8 @@ from rf_jax.files import read_json
 from rf_jax.scene.dataset import H5_FILES
 from rf_jax.scene.description import load_scene_description, parse_scene_description
 from rf_jax.scene.description_v2 import refuse_v2
+from rf_jax.scene.gltf.file import GLTF_SUFFIXES
+from rf_jax.scene.gltf.load import load_gltf
 from rf_jax.scene.h5 import load_attributes, load_h5, load_images, save_h5
 from rf_jax.scene.triangles import build_scene
 from rf_jax.scene.validate import validate_scene
@@ -37,17 +39,19 @@ def load_scene(path: str | Path) -> Scene:
     """Loads a scene.
 
     Args:
-      path: a JSON description (`.json`), an HDF5 file (`.h5`, `.hdf5`), or the name of a bundled
-        scene.
+      path: a JSON description (`.json`), an HDF5 file (`.h5`, `.hdf5`), a glTF file (`.glb`,
+        `.gltf`), or the name of a bundled scene.
 
     Returns:
       An unbatched scene of NumPy float32 arrays without a mask. The objects of a JSON description
-      keep their names.
+      and of a glTF file keep their names.
 
     Raises:
       InputError: names the file, the field, what was expected and what was found.
     """
     path = scene_file(path)
+    if path.suffix.lower() in GLTF_SUFFIXES:
+        return load_gltf(path)[0]
     if path.suffix.lower() != ".json":
         return load_h5(path)
     value = read_json(path)
@@ -67,10 +71,10 @@ def scene_file(path: str | Path) -> Path:
     path = Path(path)
     if os.path.isdir(path):
         raise InputError(f"{path}: an animation; load one of its frames, see find_scene_files")
-    if path.suffix.lower() not in (".json", ".h5", ".hdf5"):
+    if path.suffix.lower() not in (*GLTF_SUFFIXES, ".json", ".h5", ".hdf5"):
         raise InputError(
-            f"{path}: expected a scene file ending in .json, .h5 or .hdf5, or a bundled scene "
-            f"({', '.join(bundled_scene_names())})"
+            f"{path}: expected a scene file ending in .json, .h5, .hdf5, .glb or .gltf, or a "
+            f"bundled scene ({', '.join(bundled_scene_names())})"
         )
     return path
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from rf_jax import geometry, schema
 from rf_jax.errors import InputError, prefix_errors
 from rf_jax.scene.description import Camera, FaceCount, Material, Transform, Vector
-from rf_jax.scene.mesh import as_mesh, equilateral_triangle
+from rf_jax.scene.mesh import as_mesh, facing_triangle
 from rf_jax.scene.triangles import Triangles, assemble, place_mesh, read_mesh
 from rf_jax.structs import Scene
 from rf_jax.trained_on import LIGHT_EDGE
@@ -102,13 +102,9 @@ class SceneBuilder:
             middle = np.array(schema.parse_python(Vector, position, "position"))
             target = np.array(schema.parse_python(Vector, look_at, "look_at"))
             scale = schema.parse_python(float, scale, "scale")
-            up = np.eye(3)[np.argmin(np.abs(middle - target))]
-            pose = geometry.look_at(middle, target, up)
-            vertices, faces = equilateral_triangle(LIGHT_EDGE * scale)
+            corners = facing_triangle(middle, target, LIGHT_EDGE * scale)
         material = {"diffuse": 1, "emissive": emissive}
-        return self.add_mesh(
-            (vertices @ pose[:3, :3].T + middle, faces), material=material, name=name
-        )
+        return self.add_mesh(corners[None], material=material, name=name)
 
     def add_camera(
         self,

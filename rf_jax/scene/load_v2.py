@@ -16,6 +16,8 @@ from rf_jax.scene.description_v2 import (
     split_environment,
 )
 from rf_jax.scene.environment_map import load_environment_map
+from rf_jax.scene.gltf.file import GLTF_SUFFIXES
+from rf_jax.scene.gltf.load import load_gltf
 from rf_jax.scene.h5_v2 import distinct, load_h5_v2, require_encoders
 from rf_jax.scene.latents import LatentEncoders
 from rf_jax.scene.mesh import corner_normals, merge_vertices, shade
@@ -39,13 +41,18 @@ def load_scene_v2(path: str | Path, encoders: LatentEncoders | None) -> SceneV2:
 
     Args:
       path: a processed HDF5 file; a JSON description in V1's format, which may name an `env_map`
-        as the Studio's does; or a `scene_config.json` of a prepared frame of the Studio.
+        as the Studio's does; a `scene_config.json` of a prepared frame of the Studio; or a glTF
+        file.
       encoders: needed for all but HDF5 files that hold latents.
 
     Raises:
       InputError: names the file, the field, what was expected and what was found.
     """
     path = Path(path)
+    if path.suffix.lower() in GLTF_SUFFIXES:
+        with prefix_errors(str(path)):
+            encoders = require_encoders(encoders, "materials")
+        return scene_to_v2(load_gltf(path)[0], encoders)
     if path.suffix.lower() != ".json":
         return load_h5_v2(path, encoders)
     value = read_json(path)

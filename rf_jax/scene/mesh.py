@@ -11,6 +11,7 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike
 
+from rf_jax import geometry
 from rf_jax.errors import InputError, needs_extra, one_line, prefix_errors
 from rf_jax.files import atomic_path, read_bytes
 from rf_jax.scene.mesh_formats import CHECKS
@@ -123,6 +124,18 @@ def equilateral_triangle(edge: float) -> tuple[np.ndarray, np.ndarray]:
     radius = edge / np.sqrt(3)
     vertices = radius * np.stack([np.cos(angle), np.sin(angle), np.zeros(3)], axis=1)
     return vertices, np.array([[0, 1, 2]])
+
+
+def facing_triangle(position: np.ndarray, target: np.ndarray, edge: float) -> np.ndarray:
+    """The corners [3, 3] of an equilateral triangle around a position that faces a target.
+
+    Raises:
+      InputError: position and target are the same point.
+    """
+    up = np.eye(3)[np.argmin(np.abs(position - target))]
+    pose = geometry.look_at(position, target, up)
+    vertices, faces = equilateral_triangle(edge)
+    return (vertices @ pose[:3, :3].T + position)[faces[0]]
 
 
 def normalize_to_unit_sphere(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
