@@ -283,6 +283,42 @@ def test_damaged_meshes(tmp_path, changes):
 
 
 @quick
+@given(changes=damages, kept=st.sampled_from([1.0, 1.0, 1.0, 0.5]))
+def test_damaged_gltf(tmp_path, changes, kept):
+    """A scene from Blender with a texture, lights and cameras; most damage is done to its JSON."""
+    data = (Path(__file__).parent / "data" / "gltf" / "blender.glb").read_bytes()
+    size = 20 + int.from_bytes(data[12:16], "little")
+    path = tmp_path / "a.glb"
+    path.write_bytes(damaged(data[:size], changes, kept) + data[size:])
+    with bounded():
+        load_scene(path)
+    path.write_bytes(damaged(data, changes, kept))
+    with bounded():
+        load_scene(path)
+
+
+@quick
+@given(st.data())
+def test_gltf_with_other_values(tmp_path, data):
+    content = (Path(__file__).parent / "data" / "gltf" / "blender.glb").read_bytes()
+    size = int.from_bytes(content[12:16], "little")
+    value = json.loads(content[20 : 20 + size])
+    *parents, last = data.draw(st.sampled_from(list(_places(value))))
+    target = value
+    for key in parents:
+        target = target[key]
+    target[last] = data.draw(values)
+    text = json.dumps(value).encode()
+    start = b"glTF" + (2).to_bytes(4, "little") + len(content).to_bytes(4, "little")
+    path = tmp_path / "a.glb"
+    path.write_bytes(
+        start + len(text).to_bytes(4, "little") + b"JSON" + text + content[20 + size :]
+    )
+    with bounded():
+        load_scene(path)
+
+
+@quick
 @given(damages)
 def test_damaged_exr(tmp_path, capfd, changes):
     path = tmp_path / "a.exr"

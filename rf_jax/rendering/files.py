@@ -25,6 +25,7 @@ from rf_jax.rendering.renderer import Renderer, RunningViews, one_behind
 from rf_jax.scene import find_scene_files
 from rf_jax.scene.check import log_warnings
 from rf_jax.scene.fit import Fit, apply_fit, find_fit
+from rf_jax.scene.gltf.file import GLTF_SUFFIXES
 from rf_jax.scene.ground_truth import load_ground_truth
 from rf_jax.structs import Scene, SceneV2
 
@@ -214,7 +215,8 @@ def _check_truths_stay(jobs: list[Job], folder: Path) -> None:
     names = {name for job in jobs for name in job.frame_names}
     for name in names:
         other = name.removesuffix("_truth")
-        beside = any((folder / f"{other}{suffix}").exists() for suffix in (".json", ".h5"))
+        suffixes = (".json", ".h5", *GLTF_SUFFIXES)
+        beside = any((folder / f"{other}{suffix}").exists() for suffix in suffixes)
         if other != name and (other in names or beside):
             raise InputError(
                 f"{name}: its images would be taken for the ground truth of {other}; rename it, or "
@@ -267,10 +269,10 @@ def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pendin
                 views = select_views(options.views, len(scene.fov_degrees))
             truth = load_ground_truth(file, views)
         if options.fit:
-            with prefix_errors(str(file)):
-                fit = fit or _find_fit(scene, renderer)
-                scene = apply_fit(scene, fit)
-            _log.info("%s: %s", name, fit)
+            if fit is None:
+                fit = _find_fit(scene, renderer, file)
+                _log.info("%s: %s", name, fit)
+            scene = apply_fit(scene, fit)
             truth = truth if truth is None else truth * np.float32(fit.emission)
         log_warnings(scene, renderer.trained_on, warned, f"{name}: ")
         # The first file decides for all of them, because a video has one size.
@@ -297,11 +299,12 @@ def _dispatch_job(renderer, job, options, summary, progress) -> Iterator[_Pendin
         summary.views += len(views)
 
 
-def _find_fit(scene: Scene | SceneV2, renderer: Renderer) -> Fit:
+def _find_fit(scene: Scene | SceneV2, renderer: Renderer, file: Path) -> Fit:
     """How a scene becomes like those that the network knows; the frames after it share the fit."""
-    if isinstance(scene, SceneV2):
-        raise InputError("--fit: scenes for weights of RenderFormer V2 are rendered as they are")
-    return find_fit(scene, renderer.trained_on)
+    with prefix_errors(str(file)):
+        if isinstance(scene, SceneV2):
+            raise InputError("--fit is for weights of V1; leave it out with weights of V2")
+        return find_fit(scene, renderer.trained_on)
 
 
 def select_views(text: str | None, count: int) -> list[int]:

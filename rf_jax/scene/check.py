@@ -35,8 +35,8 @@ _NO_LIGHT = "no light: no triangle emits"
 NAME_WIDTH = 23
 """Characters of an object's name in tables."""
 
-_OBJECT_ROW = "{:<24}{:>10}  {:<20}{:<20}{:<20}{}"
-_LIGHT_ROW = "{:<24}{:>10}  {:<20}{:<20}{}"
+_OBJECT_ROW = "{:<24}{:>10}  {:<22}{:<22}{:<22}{}"
+_LIGHT_ROW = "{:<24}{:>10}  {:<22}{:<20}{}"
 _VIEW_ROW = "{:<8}{:<24}{:<12}{}"
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import trimesh
 
-from rf_jax.errors import InputError, prefix_errors
+from rf_jax.errors import InputError, listed, prefix_errors
 from rf_jax.scene.description import Camera
 from rf_jax.scene.gltf import lights
 from rf_jax.scene.gltf.file import GltfFile, item
@@ -206,7 +206,7 @@ def _light_triangles(corners: np.ndarray, radiance: np.ndarray) -> Triangles:
 def _cameras(file, nodes, low, high) -> tuple[list[Camera], tuple[str, str]]:
     """The views, and a row of the report; `low` and `high` are the scene's bounds."""
     middle, half_side = (low + high) / 2, (high - low).max() / 2
-    cameras = []
+    cameras, names = [], []
     for index, node, to_world in nodes:
         if node.camera is None:
             continue
@@ -218,9 +218,10 @@ def _cameras(file, nodes, low, high) -> tuple[list[Camera], tuple[str, str]]:
         position, backward, up = pose[:3, 3], pose[:3, 2], pose[:3, 1]
         fov = math.degrees(camera.perspective.yfov)
         target = position - backward * half_side
+        names.append(f"{len(cameras)} {node.name or camera.name or ''}".rstrip())
         cameras.append(Camera(tuple(position), tuple(target), tuple(up), fov))
     if cameras:
-        became = f"{len(cameras)} views, square, as high as the camera's image"
+        became = f"views {listed(names)}; square, as high as the camera's image"
         return cameras, (f"{len(cameras)} cameras", became)
     position = middle + np.array(CAMERA_DIRECTION) * CAMERA_DISTANCE * half_side
     radius = np.linalg.norm(high - low) / 2

@@ -7,7 +7,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rf_jax.errors import InputError, one_line, prefix_errors
 from rf_jax.scene.gltf.file import GltfFile, item
@@ -111,6 +111,8 @@ def decoded(data: bytes, is_color: bool) -> np.ndarray:
             pixels = np.asarray(image.convert("RGBA"))
     except InputError:
         raise
+    except UnidentifiedImageError as error:
+        raise InputError("expected a PNG, JPEG or WebP image, found something else") from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble on
         raise InputError(f"expected a PNG, JPEG or WebP image ({one_line(error, 100)})") from error
     values = np.arange(256) / 255

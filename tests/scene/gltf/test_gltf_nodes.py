@@ -159,7 +159,10 @@ def test_nodes_that_are_no_tree(triangle, tmp_path):
         ({"children": [5]}, r"nodes\[0\]: expected an index below 1, found 5"),
         ({"rotation": [0, 0, 0, 0]}, r"nodes\[0\].rotation: expected a unit quaternion"),
         ({"matrix": [1] * 16}, r"nodes\[0\].matrix: expected a last row"),
-        ({"scale": [1e38] * 3, "matrix": [1e308] * 16}, r"nodes\[0\].matrix\[0\]: expected a finite"),
+        (
+            {"scale": [1e38] * 3, "matrix": [1e308] * 16},
+            r"nodes\[0\].matrix\[0\]: expected a finite",
+        ),
         ({"mesh": 3}, r"nodes\[0\].mesh: expected an index below 1, found 3"),
         ({"camera": 0}, r"nodes\[0\].camera: expected an index below 0"),
     ]
