@@ -99,7 +99,7 @@ def _path_trace(arguments: list[str]) -> None:
         "path_trace",
     )
     add = parser.add_argument
-    add("scene", help="a .json or .h5 scene, a folder of them, or the name of a bundled scene")
+    add("scene", help="a .json, .h5 or .glb scene, a folder of frames, or a bundled scene")
     add("--resolution", type=int, default=64, help="image side in pixels")
     add("--spp", type=int, default=1024, help="samples per pixel")
     add("--max_depth", type=int, default=6, help="longest path; 2 is direct light only")

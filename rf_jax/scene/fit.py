@@ -43,10 +43,11 @@ def find_fit(scene: Scene, trained_on: TrainedOn) -> Fit:
     """How a scene becomes like those that the weights saw.
 
     The bounding cube of what does not emit is centred on the origin and fills the `extent`.
-    Emission is scaled until the irradiance at the origin is that of a light in the middle of the
-    ranges of the training data: the sum over the triangles of radiance times area over squared
-    distance, no distance being counted as less than the extent. Ranges that are not known are those
-    of the published networks.
+    Emission is scaled until its sum over all triangles is in the middle of the range that the
+    weights saw. A triangle that is nearer to the origin, farther away, larger or smaller than those
+    ranges counts as much as one at their ends that gives the same irradiance at the origin, which
+    is proportional to radiance, area and 1 / distance^2; no distance counts as less than the
+    extent. Ranges that are not known are those of the published networks.
 
     Args:
       scene: valid and unbatched.
@@ -67,13 +68,8 @@ def find_fit(scene: Scene, trained_on: TrainedOn) -> Fit:
     scale = extent / half_side
     offset = -scale * (low + high) / 2
     lights = scale * triangles[emits] + offset
-    areas = (
-        np.linalg.norm(np.cross(lights[:, 1] - lights[:, 0], lights[:, 2] - lights[:, 0]), axis=1)
-        / 2
-    )
-    distances = np.maximum(np.linalg.norm(lights.mean(axis=1), axis=1), extent)
-    irradiance = (emission[emits] * areas / distances**2).sum()
-    factor = _trained_irradiance(trained_on) / irradiance if irradiance > 0 else 1.0
+    total = (emission[emits] * _weights(lights, trained_on, extent)).sum()
+    factor = sum(_range(trained_on, "emission")) / 2 / total if total > 0 else 1.0
     return Fit(float(scale), tuple(offset.tolist()), float(factor))
 
 
@@ -91,10 +87,19 @@ def apply_fit(scene: Scene, fit: Fit) -> Scene:
     )
 
 
-def _trained_irradiance(trained_on: TrainedOn) -> float:
-    """The irradiance at the origin of a light in the middle of all ranges that faces it."""
-    emission, scale, distance = (
-        sum(getattr(trained_on, name) or getattr(PUBLISHED, name)) / 2
-        for name in ("emission", "light_scale", "light_distance")
+def _weights(lights: np.ndarray, trained_on: TrainedOn, extent: float) -> np.ndarray:
+    """How much more irradiance triangles [L, 3, 3] give than such within the ranges: [L]."""
+    edges = lights[:, 1:] - lights[:, :1]
+    areas = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1) / 2
+    # The edge of an equilateral triangle of this area
+    scales = np.sqrt(areas * 4 / math.sqrt(3)) / LIGHT_EDGE
+    distances = np.maximum(np.linalg.norm(lights.mean(axis=1), axis=1), extent)
+    size, distance = (
+        values / np.clip(values, *_range(trained_on, name))
+        for values, name in ((scales, "light_scale"), (distances, "light_distance"))
     )
-    return emission * math.sqrt(3) / 4 * (scale * LIGHT_EDGE) ** 2 / distance**2
+    return (size / distance) ** 2
+
+
+def _range(trained_on: TrainedOn, name: str) -> tuple[float, float]:
+    return getattr(trained_on, name) or getattr(PUBLISHED, name)

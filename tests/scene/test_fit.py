@@ -9,7 +9,7 @@ from rf_jax.scene.builder import SceneBuilder
 from rf_jax.scene.check import measure, scene_warnings
 from rf_jax.scene.fit import apply_fit, find_fit
 from rf_jax.structs import EMISSION
-from rf_jax.trained_on import LIGHT_EDGE, PUBLISHED, TrainedOn
+from rf_jax.trained_on import PUBLISHED, TrainedOn
 
 
 @pytest.fixture
@@ -76,9 +76,18 @@ def test_lights_within_the_scene_count_as_near_as_its_sides():
 
     one = factor((0, 0, 0.3), 10, 1)
     assert factor((0.1, 0, 0), 1000, 0.1) == pytest.approx(one, rel=1e-5)
-    area = np.sqrt(3) / 4 * LIGHT_EDGE**2
-    trained = 3750 * 2.25**2 * area / 2.4**2
-    assert one == pytest.approx(trained / (10 * area / 0.5**2), rel=1e-5)
+    # A light of scale 2 at 2.1 that gives the same irradiance
+    assert one == pytest.approx(3750 / (10 * (1 / 2) ** 2 * (2.1 / 0.5) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("position", [(0, 0, 2.15), (1, -1, 2.2)])
+@pytest.mark.parametrize("scale", [2.0, 2.5])
+def test_lights_within_the_ranges_get_the_emission_of_the_ranges(position, scale):
+    builder = SceneBuilder().add_mesh(cube()).add_light(position, emissive=3, scale=scale)
+    scene = builder.add_light((1, 1, 2), emissive=5).add_camera((0, -1.8, 0)).build()
+    result = fitted(scene)
+    assert scene_warnings(result, PUBLISHED) == {}
+    assert result.texture[:, EMISSION].sum(axis=0) == pytest.approx([3750] * 3)
 
 
 def test_ranges_of_the_weights_count(scene):

@@ -245,3 +245,17 @@ def test_what_frames_cannot_have(folder, frame, quick, change, message):
     with pytest.raises(InputError, match=message) as error:
         load_scene_v2(path, quick)
     assert "scene_config.json: " in str(error.value)
+
+
+def test_gltf_files(tmp_path, quick):
+    """Their scenes for V1, with encoded materials."""
+    import trimesh
+
+    path = tmp_path / "a.glb"
+    trimesh.creation.box().export(path)
+    found, expected = load_scene_v2(path, quick), load_scene(path)
+    np.testing.assert_array_equal(found.triangles, expected.triangles)
+    np.testing.assert_array_equal(found.emission, expected.texture[:, EMISSION])
+    assert len(found.textures) == 2  # the box and the light
+    with pytest.raises(InputError, match=r"a\.glb: .*latent_encoders"):
+        load_scene_v2(path, None)
