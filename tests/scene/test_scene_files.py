@@ -50,7 +50,7 @@ def test_nothing_to_find(tmp_path):
 
 @pytest.mark.parametrize("name", ["scene.obj", "scene", "scene.h5.gz"])
 def test_other_endings(tmp_path, name):
-    with pytest.raises(InputError, match=r"expected a scene file ending in \.json, \.h5 or \.hdf5"):
+    with pytest.raises(InputError, match=r"expected a scene file ending in \.json, .*\.glb"):
         load_scene(tmp_path / name)
 
 
