@@ -36,8 +36,9 @@ RANKS = (
     ("models", "images"),
     ("scene", "weights"),
     ("rendering", "datagen", "training"),
+    ("viewer",),
     ("studies", "planning"),
-    ("commands", "evaluate", "plan"),
+    ("commands", "evaluate", "plan", "view"),
 )
 """The modules of rf_jax (a package counts as one); each imports from its own rank or those above
 it in this list."""

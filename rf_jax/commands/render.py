@@ -72,6 +72,7 @@ def render_parser() -> argparse.ArgumentParser:
     )
     add("--views", help='which cameras, such as "0,2-4" (default: all)')
     add_network_options(add)
+    add("--batch_size", type=int, default=1, help="views rendered at once on each device")
     add_output_options(add)
     return parser
 
@@ -89,7 +90,6 @@ def add_network_options(add: Callable) -> None:
         help=f"{', '.join(ATTENTIONS)}, or STAGE1,STAGE2 (default: what the checkpoint names; "
         "for the published ones auto, the fastest exact attention on the device)",
     )
-    add("--batch_size", type=int, default=1, help="views rendered at once on each device")
     add(
         "--devices",
         type=int,
