@@ -41,7 +41,7 @@ OPTIONS = (
 HANDLES = "/handles/move and turn"
 
 PICTURE = "window.__viserMutable?.backgroundMaterial?.uniforms.colorMap.value"
-_COUNT = f"""() => {{
+COUNT = f"""() => {{
     window.shown = 0;
     let last = {PICTURE};
     const look = () => {{
@@ -138,7 +138,7 @@ def browser_page(url: str, width: int, height: int) -> Iterator["Page"]:
             page = context.new_page()
             page.goto(url)
             page.wait_for_function(f"() => {PICTURE} != null", timeout=120_000)
-            page.evaluate(_COUNT)
+            page.evaluate(COUNT)
             yield page
         finally:
             chromium.close()
