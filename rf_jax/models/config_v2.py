@@ -113,7 +113,7 @@ def split_keys(values: dict[str, Any]) -> tuple[V2Config | None, dict[str, Any]]
     rest = {key: value for key, value in values.items() if key not in taken}
     rest |= {"pe_type": PE_TYPE, "turn_to_cam_coord": False}
     if WINDOW in values:
-        rest["sliding_sink_window"] = values[WINDOW]
+        rest["sliding_sink_window"] = schema.parse(Size, values[WINDOW], WINDOW)
     return V2Config(**parsed), {"view_independent_attention": ATTENTION} | rest
 
 

@@ -42,7 +42,10 @@ def load_environment_map(
     """
     radiance = load_exr(path)[..., :3]
     check_environment_map(radiance, str(path))
-    return rotate_environment_map(radiance, rotation) * np.float32(strength)
+    with np.errstate(over="ignore"):
+        radiance = rotate_environment_map(radiance, rotation) * np.float32(strength)
+    check_environment_map(radiance, f"{path}, times its strength of {strength:g}")
+    return radiance
 
 
 def check_environment_map(radiance: np.ndarray, name: str) -> None:

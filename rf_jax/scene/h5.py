@@ -12,7 +12,13 @@ from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
 from rf_jax.hdf5 import MAX_BYTES, has_dataset, numeric_dataset, opened_h5
 from rf_jax.scene.triangles import drop_undefined_normals
-from rf_jax.scene.validate import to_float32, validate_scene, validate_shapes, validate_values
+from rf_jax.scene.validate import (
+    to_float16,
+    to_float32,
+    validate_scene,
+    validate_shapes,
+    validate_values,
+)
 from rf_jax.structs import PUBLISHED_TEXTURE_SIZE, Scene, constant_texture, expand_texture
 
 DATASETS = {
@@ -26,8 +32,6 @@ DATASETS = {
 
 LARGEST = {"triangles": 2**29, "vn": 2**29, "light_strength": 2**28, "c2w": 2**24, "fov": 2**20}
 """Most bytes of a scene's datasets: 7 million triangles and 131,072 views in float64."""
-
-_FLOAT16_MAX = 65504
 
 _NEAR, _FAR = 0.05, 5.0
 """Distances of the clipping planes in the published `mvp` matrices."""
@@ -233,10 +237,7 @@ def _arrays_to_write(scene: Scene) -> dict[str, np.ndarray]:
     for field, name in DATASETS.items():
         array = to_float32(np.asarray(getattr(scene, field)))
         arrays[name] = array[keep] if name in ("triangles", "vn", "texture") else array
-    largest = float(arrays["texture"].max())
-    if largest > _FLOAT16_MAX:
-        raise InputError(f"texture: expected values up to {_FLOAT16_MAX}, found {largest:g}")
-    arrays["texture"] = arrays["texture"].astype(np.float16)
+    arrays["texture"] = to_float16(arrays["texture"], "texture")
     return arrays
 
 

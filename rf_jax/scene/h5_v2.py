@@ -15,7 +15,7 @@ from rf_jax.hdf5 import has_dataset, numeric_dataset, opened_h5
 from rf_jax.scene.environment_map import SHAPE, check_environment_map
 from rf_jax.scene.h5 import projections, scene_dataset
 from rf_jax.scene.triangles import drop_undefined_normals
-from rf_jax.scene.validate import to_float32
+from rf_jax.scene.validate import to_float16, to_float32
 from rf_jax.scene.validate_v2 import validate_scene_v2
 from rf_jax.structs import NUM_CHANNELS, Environment, SceneV2, VolumeCells
 
@@ -53,8 +53,6 @@ _RAW_CHANNELS = (15, 16)
 
 _MAX_LATENT, _MAX_VOLUMES = 2**24, 2**28
 """Most bytes of an environment's latent, and of a field of volumes: a million cells in float32."""
-
-_FLOAT16_MAX = 65504
 
 
 class EncodesEnvironments(Protocol):
@@ -121,14 +119,12 @@ def save_h5_v2(scene: SceneV2, path: str | Path) -> None:
     validate_scene_v2(scene)
     cameras = to_float32(np.asarray(scene.camera_to_world))
     fov = to_float32(np.asarray(scene.fov_degrees))
-    emission = np.asarray(scene.emission)
-    if emission.max() > _FLOAT16_MAX:
-        raise InputError(f"emission: expected values up to {_FLOAT16_MAX}, found {emission.max()}")
+    textures = to_float16(np.asarray(scene.textures), "textures")
     arrays = {
         "triangles": to_float32(np.asarray(scene.triangles)),
         "vn": to_float32(np.asarray(scene.vertex_normals)),
-        "texture": np.asarray(scene.textures, np.float16)[np.asarray(scene.texture_index)],
-        "light_strength": emission.astype(np.float16),
+        "texture": textures[np.asarray(scene.texture_index)],
+        "light_strength": to_float16(np.asarray(scene.emission), "emission"),
         "c2w": cameras,
         "fov": fov,
         "mvp": projections(cameras, fov),

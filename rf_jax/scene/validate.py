@@ -59,6 +59,19 @@ def to_float32(array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32)
 
 
+def to_float16(array: np.ndarray, name: str) -> np.ndarray:
+    """Converts to float16, as files hold it.
+
+    Raises:
+      InputError: a value overflows; the message begins with `name`.
+    """
+    limit = float(np.finfo(np.float16).max)
+    largest = float(np.abs(array).max(initial=0))
+    if largest > limit:
+        raise InputError(f"{name}: expected values up to {limit:g}, found {largest:g}")
+    return array.astype(np.float16)
+
+
 def validate_shapes(scene: Scene, names: Mapping[str, str] | None = None) -> None:
     """Checks shapes and dtypes.
 

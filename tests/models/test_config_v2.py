@@ -48,6 +48,7 @@ def test_the_published_sizes_are_those_of_the_variant():
         ("summary_block_size", True),
         ("intra_rope_pe_num_freqs", 7),
         ("encoder_norm_eps", 0),
+        ("local_attention_window_size_half", 0),
     ],
 )
 def test_other_values_are_refused_by_name(key, value):

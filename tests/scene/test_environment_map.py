@@ -72,3 +72,9 @@ def test_other_maps_are_refused(tmp_path, radiance, message):
     save_exr(tmp_path / "map.exr", radiance)
     with pytest.raises(InputError, match=message):
         load_environment_map(tmp_path / "map.exr")
+
+
+def test_a_strength_beyond_float32_is_refused_with_the_file(tmp_path):
+    save_exr(tmp_path / "map.exr", np.full((256, 512, 3), 100, np.float32))
+    with pytest.raises(InputError, match=r"map\.exr, times its strength of 1e\+38: .*finite"):
+        load_environment_map(tmp_path / "map.exr", strength=1e38)

@@ -145,8 +145,9 @@ def test_raw_volumes_are_refused(path):
         load_h5_v2(path, None)
 
 
-def test_emission_beyond_float16_is_not_written(tmp_path, scene_v2):
-    bright = scene_v2.replace(emission=np.full((5, 3), 1e5, np.float32))
-    with pytest.raises(InputError, match="up to 65504"):
-        save_h5_v2(bright, tmp_path / "bright.h5")
+@pytest.mark.parametrize(("field", "sign"), [("emission", 1), ("textures", 1), ("textures", -1)])
+def test_values_beyond_float16_are_not_written(tmp_path, scene_v2, field, sign):
+    large = np.full(np.shape(getattr(scene_v2, field)), sign * 1e5, np.float32)
+    with pytest.raises(InputError, match=f"{field}: expected values up to 65504, found 100000"):
+        save_h5_v2(scene_v2.replace(**{field: large}), tmp_path / "bright.h5")
     assert not list(tmp_path.iterdir())
