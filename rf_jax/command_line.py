@@ -80,6 +80,21 @@ def _program_name() -> str:
     return f"python {script.name}" if script.suffix == ".py" else script.stem
 
 
+def add_config_option(add: Callable, examples: str, required: bool = True) -> None:
+    """The option `--config`, whose keys `parse_with_overrides` lets change.
+
+    Args:
+      add: a parser's `add_argument`.
+      examples: names of configurations.
+      required: whether the command needs one.
+    """
+    add(
+        "--config",
+        required=required,
+        help=f"{examples} and so on, or a Python file; --config.KEY=VALUE changes a key",
+    )
+
+
 def parse_with_overrides(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
     """The options of a command, and those that change a key of its configuration."""
     args, overrides = parser.parse_known_args()

@@ -54,6 +54,7 @@ Fraction = Annotated[float, Limit("in [0, 1]", lambda x: 0 <= x <= 1)]
 Seed = Annotated[int, Limit("in [0, 2^32 - 1]", lambda x: 0 <= x < 2**32)]
 # A size in a network; a larger one is a mistake, which is better reported than allocated.
 Size = Annotated[int, Limit("in [1, 65536]", lambda x: 1 <= x <= 2**16)]
+LayerCount = Annotated[int, Limit("in [1, 16]", lambda x: 1 <= x <= 16)]
 Count = Annotated[int, Limit("in [0, 65536]", lambda x: 0 <= x <= 2**16)]
 
 

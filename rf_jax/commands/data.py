@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from rf_jax import schema
-from rf_jax.command_line import make_parser, parse_with_overrides
+from rf_jax.command_line import add_config_option, make_parser, parse_with_overrides
 from rf_jax.config_files import load_config_file
 from rf_jax.datagen.config import DataConfig, RenderConfig
 from rf_jax.datagen.dataset import make_dataset
@@ -29,12 +29,7 @@ from rf_jax.scene import find_scene_files
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add(
-        "--config",
-        required=True,
-        help="data_tiny, data_256 and so on, or a Python file; --config.KEY=VALUE changes a value, "
-        "such as --config.num_scenes=9",
-    )
+    add_config_option(add, "data_tiny, data_256")
     add("--output_dir", type=Path, help="folder for the files (no default; --dry_run needs none)")
     add("--num_workers", type=int, help="processes (default: one per core; 2 on a GPU)")
     add(

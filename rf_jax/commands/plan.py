@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from rf_jax.command_line import make_parser, parse_with_overrides
+from rf_jax.command_line import add_config_option, make_parser, parse_with_overrides
 from rf_jax.config_files import load_config_file
 from rf_jax.errors import InputError
 from rf_jax.models import VARIANTS, RenderFormerConfig
@@ -44,10 +44,7 @@ MAX_TRIANGLES = 2**22
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add(
-        "--config",
-        help="tiny, base_256 and so on, or a Python file; --config.KEY=VALUE changes a key",
-    )
+    add_config_option(add, "tiny, base_256", required=False)
     add("--variant", choices=VARIANTS, help="plan rendering with this network")
     add("--devices", type=int, default=1, help="number of GPUs")
     add("--gpu", choices=GPUS, default="h100", help="the kind of GPU")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 
-from rf_jax.command_line import make_parser, parse_with_overrides
+from rf_jax.command_line import add_config_option, make_parser, parse_with_overrides
 from rf_jax.compilation import enable_compilation_cache
 from rf_jax.config_files import load_config_file
 from rf_jax.processes import keep_freed_memory
@@ -27,11 +27,7 @@ from rf_jax.training.loop import train_and_evaluate
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add(
-        "--config",
-        required=True,
-        help="tiny, base_256 and so on, or a Python file; --config.KEY=VALUE changes a key",
-    )
+    add_config_option(add, "tiny, base_256")
     add("--workdir", type=Path, required=True, help="folder of the run; created if missing")
     add(
         "--multi_process",

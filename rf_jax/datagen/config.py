@@ -10,10 +10,10 @@ from rf_jax.schema import Fraction, Limit, NonNegative, Positive, Seed
 Interval = Annotated[
     tuple[NonNegative, NonNegative], Limit("[low, high], low <= high", lambda x: x[0] <= x[1])
 ]
-Count = Annotated[
+CountRange = Annotated[
     tuple[int, int], Limit("[least, most], 0 <= least <= most", lambda x: 0 <= x[0] <= x[1])
 ]
-PositiveCount = Annotated[
+PositiveCountRange = Annotated[
     tuple[int, int], Limit("[least, most], 1 <= least <= most", lambda x: 1 <= x[0] <= x[1])
 ]
 FloorOffset = Annotated[
@@ -64,7 +64,7 @@ class Template:
 
     family: Family
     weight: NonNegative
-    num_objects: Count
+    num_objects: CountRange
     sphere_scale: Interval = (0.8, 1.8)
     max_faces: FaceCount = 1188
     shapes: Literal["any", "thin", "boxes", "boxes_and_spheres", "special", "special_multi"] = "any"
@@ -106,9 +106,9 @@ class SamplerConfig:
 
     templates: tuple[Template, ...]
     max_triangles: int
-    background_cells: PositiveCount = (8, 8)
+    background_cells: PositiveCountRange = (8, 8)
     num_views: Positive = 4
-    num_lights: PositiveCount = (1, 8)
+    num_lights: PositiveCountRange = (1, 8)
     light_radiance: Interval = (2500.0, 5000.0)
     light_scale: Interval = (2.0, 2.5)
     light_facing: Annotated[float, Limit("in [0, 0.95]", lambda x: 0 <= x <= 0.95)] = 0.0

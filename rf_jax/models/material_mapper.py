@@ -1,17 +1,13 @@
 """The networks that turn the parameters of a material into the numbers RenderFormer V2 knows."""
 
 import dataclasses
-from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from rf_jax.precision import matmul_precision
-from rf_jax.schema import Limit, Size
-
-# More is a mistake, which is better reported than built.
-Count = Annotated[int, Limit("in [1, 16]", lambda x: 1 <= x <= 16)]
+from rf_jax.schema import LayerCount, Size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +16,7 @@ class MapperConfig:
 
     hidden_dim: Size = 128
     latent_dim: Size = 9
-    num_layers: Count = 3
+    num_layers: LayerCount = 3
 
 
 PARAMETERS = {"diffspec_mapper": 7, "metallic_mapper": 5, "metallic_transmission_mapper": 7}

@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from rf_jax.precision import matmul_precision
-from rf_jax.schema import Limit, Size
+from rf_jax.schema import LayerCount, Limit, Size
 
 # More is a mistake, which is better reported than built.
 Factors = Annotated[tuple[Size, ...], Limit("of at most 8 entries", lambda x: len(x) <= 8)]
-Count = Annotated[int, Limit("in [1, 16]", lambda x: 1 <= x <= 16)]
 
 NAME = "vae_encoder"
 """Its name beside the mappers (`rf_jax.models.material_mapper`)."""
@@ -43,7 +42,7 @@ class VaeEncoderConfig:
 
     base_dim: Size = 96
     dim_mult: Factors = (1, 2, 4, 4)
-    num_res_blocks: Count = 2
+    num_res_blocks: LayerCount = 2
     z_dim: Size = 16
 
     @property

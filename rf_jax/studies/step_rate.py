@@ -15,7 +15,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from rf_jax.command_line import make_parser, parse_with_overrides, run_command_line
+from rf_jax.command_line import (
+    add_config_option,
+    make_parser,
+    parse_with_overrides,
+    run_command_line,
+)
 from rf_jax.config_files import load_config_file
 from rf_jax.models import init_variables
 from rf_jax.models.flops import (
@@ -42,7 +47,7 @@ from rf_jax.training.steps import (
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser = make_parser(__doc__)
-    parser.add_argument("--config", required=True, help="a training configuration's name or file")
+    add_config_option(parser.add_argument, "tiny, base_256")
     parser.add_argument("--repeats", type=int, default=10, help="runs, of which the fastest counts")
     args, overrides = parse_with_overrides(parser)
     if args.repeats < 1:

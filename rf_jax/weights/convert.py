@@ -19,7 +19,7 @@ from rf_jax.attention import Attention
 from rf_jax.errors import InputError, listed
 from rf_jax.models import RenderFormerConfig, init_variables
 from rf_jax.structs import NUM_CHANNELS
-from rf_jax.weights.convert_v2 import embedding_rules
+from rf_jax.weights.convert_v2 import embedding_rules_v2
 from rf_jax.weights.rules import (
     CONV,
     CONV_TRANSPOSE,
@@ -163,7 +163,7 @@ def _view_independent_rules(config: RenderFormerConfig) -> Iterator[Rule]:
     if config.v2 is None:
         yield from _embedding_rules(config, flax)
     else:
-        yield from embedding_rules(config, f"{flax}/embedding")
+        yield from embedding_rules_v2(config, f"{flax}/embedding")
     if config.pe_type != "nerf":
         path = "constants/view_independent/rope_frequencies"
         yield Rule("transformer.rope_emb.freqs", path, None, SAME)

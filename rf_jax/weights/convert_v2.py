@@ -22,7 +22,7 @@ _ENVIRONMENT_ENCODERS = {
 _CELL_PROPERTIES = ("density", "rotation", "scale", "scattering", "absorption")
 
 
-def embedding_rules(config: RenderFormerConfig, flax: str) -> Iterator[Rule]:
+def embedding_rules_v2(config: RenderFormerConfig, flax: str) -> Iterator[Rule]:
     """The rules for the variables of `SceneEmbedding`, which are at path `flax`."""
     yield Rule("tri_token", f"{flax}/triangle_token", None, SAME)
     yield Rule("reg_tokens", f"{flax}/register_tokens", None, SAME)
