@@ -40,7 +40,7 @@ from rf_jax.rendering.stages import cast_variables, encode, for_platform, render
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.data import abstract_batch
 from rf_jax.training.loop import compile_steps
-from rf_jax.training.sharding import batch_sharding, make_mesh, replicated
+from rf_jax.training.sharding import batch_sharding, make_mesh, replicated, usable_devices
 from rf_jax.training.steps import COMPUTE_TYPES, make_model
 
 PLUGINS = ("xla_cuda12", "xla_cuda13")
@@ -97,12 +97,14 @@ def gpu_devices(gpu: Gpu, count: int) -> list[Any]:
 def plan_training(config: TrainingConfig, gpu: Gpu, devices: int) -> Plan:
     """Compiles the training step of a run, LPIPS included if the loss has it.
 
+    As in training, devices are left out that a small batch cannot be split over.
+
     Raises:
-      InputError: the batch does not go with the number of devices.
+      InputError: `fsdp` does not go with the number of devices.
     """
-    mesh = make_mesh(
-        config.fsdp, config.batch_size // config.accumulation_steps, gpu_devices(gpu, devices)
-    )
+    scenes = config.batch_size // config.accumulation_steps
+    used = usable_devices(config.fsdp, scenes, gpu_devices(gpu, devices))
+    mesh = make_mesh(config.fsdp, scenes, used)
     with blank_perceptual(config) as perceptual:
         distance = perceptual and perceptual.distance
         steps = compile_steps(config, mesh, make_model(config, mesh), distance)
@@ -117,7 +119,7 @@ def plan_training(config: TrainingConfig, gpu: Gpu, devices: int) -> Plan:
         "weights of LPIPS": weights,
         "batch": batch,
     }
-    return plan_program("training step", lowered, arguments, gpu, devices)
+    return plan_program("training step", lowered, arguments, gpu, len(used))
 
 
 def plan_rendering(

@@ -83,8 +83,11 @@ def _groups(
     latest = trials[-1].plan if remat else first
     most = {"accumulation_steps": parts[-1]} if parts else {}
     if parts:
-        enough = _fewest(config, latest, gpu, parts) or parts[-1]
-        yield [remat | {"accumulation_steps": enough}]
+        enough = _fewest(config, latest, gpu, parts)
+        guesses = [remat | {"accumulation_steps": n} for n in (enough, parts[-1]) if n]
+        # Without remat to add, the first guess has been tried
+        tried = [trial.changes for trial in trials]
+        yield [guess for guess in guesses if guess not in tried][:1]
     if config.fsdp < first.devices:
         yield [remat | most | {"fsdp": first.devices}]
 

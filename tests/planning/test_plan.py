@@ -5,9 +5,11 @@ import importlib.util
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from rf_jax.config_files import load_config_file
+from rf_jax.planning import programs
 from rf_jax.planning.gpus import GIB, GPUS
 from rf_jax.planning.programs import Plan
 from rf_jax.planning.report import plan_lines, trial_lines
@@ -75,6 +77,32 @@ def test_nothing_fits():
 def test_settings_in_use_are_not_advised():
     tried, chosen = run_trials(500.0, remat=True, accumulation_steps=2)
     assert tried == [{"accumulation_steps": 4}] and chosen == tried[0]
+
+
+def test_a_guess_that_was_wrong_is_not_tried_again():
+    """Memory does not shrink as it should until there is one scene a device and part."""
+    config = load_config_file(TrainingConfig, "base_256")
+    config = dataclasses.replace(config, remat=True)
+    most = config.batch_size // 8
+
+    def plan(changes):
+        parts = changes.get("accumulation_steps", 1)
+        changed = dataclasses.replace(config, accumulation_steps=parts if parts == most else 1)
+        return made_up_plan(changed, activations=500.0)
+
+    tried = [trial.changes for trial in find_fitting(config, plan({}), H100, plan)]
+    assert len(tried) == 2 and tried[0]["accumulation_steps"] < most
+    assert tried[1] == {"accumulation_steps": most}
+
+
+def test_devices_that_a_small_batch_leaves_out_are_not_planned_for(monkeypatch, caplog):
+    config = load_config_file(TrainingConfig, "debug")
+    config = dataclasses.replace(config, batch_size=4)
+    monkeypatch.setattr(programs, "gpu_devices", lambda _, count: jax.devices()[:count])
+    monkeypatch.setattr(programs, "plan_program", lambda *arguments: arguments[1::3])
+    lowered, devices = programs.plan_training(config, H100, 8)
+    assert devices == 4 and "mhlo.num_partitions = 4 " in lowered.as_text()
+    assert "4 of 8 devices are used" in caplog.text
 
 
 def test_the_report_says_what_fits_and_how():
