@@ -28,8 +28,8 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         default="cornell_box",
         metavar="SCENE",
-        help="a .json or .h5 scene, or a bundled scene "
-        f"({', '.join(bundled_scene_names())}); the objects of .json scenes can be edited",
+        help="a .json, .h5, .glb or .gltf scene, or a bundled scene "
+        f"({', '.join(bundled_scene_names())}); those that name their objects can be edited",
     )
     add(
         "--checkpoint",
@@ -38,6 +38,7 @@ def parse_args() -> argparse.Namespace:
         "(default: the bundled weights)",
     )
     add("--latent_encoders", type=Path, metavar="FOLDER", help="as for rf-jax-render")
+    add("--fit", action="store_true", help="as for rf-jax-render")
     add("--resolution", type=int, help="image side in pixels (default: that of the weights)")
     add(
         "--moving_resolution",
@@ -66,7 +67,7 @@ def main() -> None:
 
     check_host(args.host)
     renderer = make_renderer(args.attention)
-    edited = open_scene(args.scene, renderer)
+    edited = open_scene(args.scene, renderer, args.fit)
     log_warnings(edited.scene, renderer.trained_on, set())
     resolution = renderer.check_resolution(args.resolution or renderer.trained_on.resolution)
     if args.moving_resolution is not None:

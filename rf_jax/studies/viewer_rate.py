@@ -175,10 +175,15 @@ def choose(page: "Page", name: str) -> None:
     if box.input_value() != name:
         box.click()
         page.get_by_role("option", name=name).click()
-        page.wait_for_function(f"() => window.__viserMutable.nodeRefFromName['{HANDLES}']")
-        place = None
-        while place != (place := arrow(page)):  # until the handles have their place
-            page.wait_for_timeout(500)
+        wait_for_handles(page)
+
+
+def wait_for_handles(page: "Page") -> None:
+    """Waits until the handles have their place."""
+    page.wait_for_function(f"() => window.__viserMutable.nodeRefFromName['{HANDLES}']")
+    place = None
+    while place != (place := arrow(page)):
+        page.wait_for_timeout(500)
 
 
 def arrow(page: "Page") -> tuple[float, float]:

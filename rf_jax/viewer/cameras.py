@@ -47,6 +47,21 @@ def scene_camera(pose: np.ndarray, distance: float, fov_degrees: float) -> Camer
     return Camera(*vectors, fov=float(fov_degrees))
 
 
+def scene_cameras(camera_to_world: ArrayLike, fov_degrees: ArrayLike) -> tuple[Camera, ...]:
+    """The look-at cameras of poses, which look as far as the origin is.
+
+    Args:
+      camera_to_world: [(1,) V, 4, 4].
+      fov_degrees: [(1,) V], or one for all.
+    """
+    poses = np.asarray(camera_to_world, np.float64).reshape(-1, 4, 4)
+    fovs = np.broadcast_to(np.ravel(fov_degrees), len(poses))
+    return tuple(
+        scene_camera(pose, max(float(np.linalg.norm(pose[:3, 3])), 0.1), fov)
+        for pose, fov in zip(poses, fovs, strict=True)
+    )
+
+
 def camera_path(keys: Sequence[Camera], steps: int) -> list[Camera]:
     """Cameras along a smooth path through key cameras.
 

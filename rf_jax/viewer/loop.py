@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from rf_jax.errors import InputError
+from rf_jax.rendering.generations import AnyScene
 from rf_jax.rendering.renderer import Renderer
+from rf_jax.scene.triangles import cameras_to_world
 from rf_jax.structs import SceneEncoding
 from rf_jax.viewer.picture import canvas_picture, displayed
 from rf_jax.viewer.state import EditedScene, Objects, SceneObject
@@ -55,6 +57,12 @@ class View:
     camera_to_world: np.ndarray
     fov_degrees: float
     aspect: float
+
+    def of(self, scene: AnyScene) -> AnyScene:
+        """An unbatched scene with this view only."""
+        fov = np.array([self.fov_degrees], np.float32)
+        pose = np.asarray(self.camera_to_world, np.float32)[None]
+        return scene.replace(camera_to_world=pose, fov_degrees=fov)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +299,8 @@ class RenderLoop:
 
     def _seconds(self, renderer: Renderer, encoding: SceneEncoding, side: int) -> float:
         """The time that one image takes, after its program has been compiled."""
-        pose, fov = np.eye(4, dtype=np.float32)[None], np.array([40.0], np.float32)
+        camera = self.edited.cameras[0]
+        pose, fov = cameras_to_world([camera]), np.array([camera.fov], np.float32)
         for _ in range(2):
             start = self._clock()
             list(renderer.render_views(encoding, pose, fov, side))
@@ -306,8 +315,9 @@ class RenderLoop:
         else:
             raise error
         with self._changed:
-            if self._objects is objects:
+            if self._objects is objects and objects is not self.edited.objects:
                 self._objects = self.edited.objects
+                self._objects_version += 1
             if self._settings is settings:
                 self._settings = self.settings
         self._on_scene(self.edited)

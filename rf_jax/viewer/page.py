@@ -10,6 +10,7 @@ import numpy as np
 import viser
 
 from rf_jax.errors import InputError
+from rf_jax.scene.check import scene_warnings
 from rf_jax.scene.description import Camera
 from rf_jax.viewer.cameras import camera_path, camera_to_world, scene_camera
 from rf_jax.viewer.loop import Frame, RenderLoop, View
@@ -19,7 +20,7 @@ from rf_jax.viewer.tracing import Tracing
 STATUS_SECONDS = 0.5
 """Time between two texts about the time of images."""
 
-JPEG_QUALITY = 90
+JPEG_QUALITY = 95
 
 KEY_STEPS = 24
 """Cameras from one key camera of a path to the next: a second of video."""
@@ -39,7 +40,7 @@ class Page:
         self,
         client: viser.ClientHandle,
         loop: RenderLoop,
-        cameras: list[Camera],
+        cameras: tuple[Camera, ...],
         output_dir: Path,
     ):
         self._client, self._loop, self._cameras, self._folder = client, loop, cameras, output_dir
@@ -48,6 +49,7 @@ class Page:
         self._status_at, self._status_side = -math.inf, 0
         self._keys: list[Camera] = []
         self._status = client.gui.add_markdown("starting", order=0)
+        self._warnings = client.gui.add_markdown("", order=0.5, visible=False)
         self._add_camera_folder()
         self._tracing = Tracing(client, loop, lambda: self._frame)
         self._add_save_folder()
@@ -58,7 +60,7 @@ class Page:
     def close(self) -> None:
         """Ends what runs for this page."""
         self._loop.remove_page(self._client.client_id)
-        self._tracing.stop()
+        self._tracing.end()
 
     def notify(self, title: str, body: str, color: str | None = None) -> None:
         self._client.add_notification(title, body, auto_close_seconds=8, color=color)
@@ -66,15 +68,13 @@ class Page:
     def _add_camera_folder(self) -> None:
         gui = self._client.gui
         with gui.add_folder("Camera", order=3):
-            fov = math.degrees(self._client.camera.fov)
+            fov = round(math.degrees(self._client.camera.fov), 1)
             self._fov = gui.add_slider("Field of view", 5.0, 120.0, 0.5, min(max(fov, 5.0), 120.0))
             self._fov.on_update(self._on_fov)
             names = tuple(f"camera {i}" for i in range(len(self._cameras)))
-            go = gui.add_button_group("Go to", names) if len(names) <= 4 else None
-            go = go or gui.add_dropdown("Go to", names)
-            (go.on_click if hasattr(go, "on_click") else go.on_update)(
-                lambda event: self._go_to(self._cameras[names.index(event.target.value)])
-            )
+            camera = gui.add_dropdown("Of the file", names)
+            go = gui.add_button("Go there")
+            go.on_click(lambda event: self._go_to(self._cameras[names.index(camera.value)]))
             self._path = gui.add_markdown("")
             path = gui.add_button_group("Path", ("add key", "clear", "save"))
             path.on_click(lambda event: self._on_path(path.value))
@@ -132,6 +132,15 @@ class Page:
             seconds = {**frame.seconds, "encoding": now - start}
             per_second = sum(now - t < 1 for t in self._times)
             self._status.content = status_text(side, seconds, per_second)
+            self._warn(frame)
+
+    def _warn(self, frame: Frame) -> None:
+        """Says where what is seen is unlike what the weights saw."""
+        scene = frame.view.of(self._loop.edited.scene)
+        lines = scene_warnings(scene, self._loop.renderer.trained_on).values()
+        text = "  \n".join(f"*{line}*" for line in lines)
+        if text != self._warnings.content:
+            self._warnings.content, self._warnings.visible = text, bool(text)
 
     def _tell_path(self) -> None:
         self._path.content = f"{len(self._keys)} key cameras, {KEY_STEPS} images between them"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rf_jax.errors import InputError
 from rf_jax.images.files import save_exr, save_png
 from rf_jax.images.tone_map import to_uint8
 from rf_jax.rendering.generations import save_scene
@@ -34,7 +33,7 @@ def save_image(
 def save_edited(
     edited: EditedScene, cameras: Sequence[Camera], folder: Path, name: str
 ) -> list[Path]:
-    """Writes a scene with other cameras, as JSON if its objects are known, else as HDF5.
+    """Writes a scene with other cameras: as JSON if it was read from JSON, else as HDF5.
 
     Raises:
       InputError: the file cannot be written.
@@ -48,15 +47,12 @@ def save_edited(
         save_scene(scene, path)
     else:
         (path,) = _free(folder, name, ".json")
-        save_scene_description(edited.saved_description(folder, tuple(cameras)), path)
+        save_scene_description(edited.described(folder, tuple(cameras)), path)
     return [path]
 
 
 def _free(folder: Path, name: str, *suffixes: str) -> list[Path]:
     """Paths NAME.SUFFIX, or NAME_2.SUFFIX and so on, at which there are no files yet."""
-    for i in itertools.count(1):
-        stem = name if i == 1 else f"{name}_{i}"
-        paths = [folder / f"{stem}{suffix}" for suffix in suffixes]
-        if not any(path.exists() for path in paths):
-            return paths
-    raise InputError(f"{folder}: no free name")  # pragma: no cover
+    stems = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2)))
+    candidates = ([folder / f"{stem}{suffix}" for suffix in suffixes] for stem in stems)
+    return next(paths for paths in candidates if not any(path.exists() for path in paths))

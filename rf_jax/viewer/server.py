@@ -5,16 +5,15 @@ import contextlib
 import io
 import math
 import socket
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import viser
 
 from rf_jax.errors import InputError
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene.description import Camera
-from rf_jax.viewer.cameras import scene_camera
 from rf_jax.viewer.controls import SharedControls
 from rf_jax.viewer.loop import RenderLoop, Settings
 from rf_jax.viewer.objects import ObjectTree
@@ -48,12 +47,16 @@ class Viewer:
         port: int = 8080,
         wireframe: bool = False,
     ):
-        self._folder, self._cameras = output_dir, cameras_of(edited)
+        self._folder, self._cameras = output_dir, edited.cameras
         # Everything is compiled before the first page
         self.loop = RenderLoop(make_renderer, edited, settings, self._on_scene, self._on_error)
         with contextlib.redirect_stdout(io.StringIO()):  # viser greets at length
             self.server = viser.ViserServer(host, port, label="rf_jax", verbose=False)
-        self.url = f"http://{host}:{self.server.get_port()}"
+        # A page may close while an image is on its way to it
+        warnings.filterwarnings("ignore", "Queued a .* on a closed connection")
+        # A page could ask viser for a public address, through somebody's server
+        self.server.request_share_url = lambda verbose=True: None
+        self.url = f"http://{_reached_at(host)}:{self.server.get_port()}"
         self.server.gui.configure_theme(show_share_button=False, dark_mode=True)
         self.server.gui.main_panel.dock_right()  # beside the picture, not over it
         self.server.scene.world_axes.visible = False
@@ -102,18 +105,6 @@ class Viewer:
             page.notify("Not rendered", message, "red")
 
 
-def cameras_of(edited: EditedScene) -> list[Camera]:
-    """The cameras of a scene; those of files without objects look past the origin."""
-    if edited.description is not None:
-        return list(edited.description.cameras)
-    poses = np.asarray(edited.scene.camera_to_world, np.float64).reshape(-1, 4, 4)
-    fovs = np.broadcast_to(np.ravel(edited.scene.fov_degrees), len(poses))
-    return [
-        scene_camera(pose, max(float(np.linalg.norm(pose[:3, 3])), 0.1), float(fov))
-        for pose, fov in zip(poses, fovs, strict=True)
-    ]
-
-
 def check_host(host: str) -> None:
     """Checks an address, for which viser would wait forever if this machine had it not.
 
@@ -128,3 +119,10 @@ def check_host(host: str) -> None:
             f"--host: expected an address of this machine, such as 127.0.0.1 or 0.0.0.0, found "
             f"{host!r} ({error.strerror or error})"
         ) from error
+
+
+def _reached_at(host: str) -> str:
+    """How browsers on this machine name an address."""
+    if host in ("0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host

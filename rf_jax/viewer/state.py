@@ -10,15 +10,25 @@ import trimesh
 from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
-from rf_jax.errors import prefix_errors
+from rf_jax.errors import InputError, prefix_errors
 from rf_jax.rendering.generations import AnyScene
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import load_scene_description, scene_file
-from rf_jax.scene.description import Camera, SceneDescription, SceneObject, Transform
+from rf_jax.scene.description import Camera, Material, SceneDescription, SceneObject, Transform
+from rf_jax.scene.fit import apply_fit, find_fit
 from rf_jax.scene.mesh import normalize_to_unit_sphere, remesh, rotation_xyz
 from rf_jax.scene.triangles import Triangles, assemble, place_mesh, read_mesh
+from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene, quantized
+from rf_jax.viewer.cameras import scene_cameras
 
 Objects = Mapping[str, SceneObject]
+
+_CHANNELS = {
+    "diffuse": DIFFUSE,
+    "specular": SPECULAR,
+    "roughness": ROUGHNESS,
+    "emissive": EMISSION,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,21 +38,24 @@ class EditedScene:
     Attributes:
       scene: what the network reads.
       path: the file that it was read from.
-      description: the objects as a scene file describes them; None for a file without objects
-        (HDF5, or any file for a network of RenderFormer V2), which can be looked at only.
+      cameras: the views of the file.
+      objects: transforms and materials of the objects; empty for a file without objects (HDF5, or
+        any file for a network of RenderFormer V2), which can be looked at only.
       meshes: the objects' meshes, normalised and remeshed, but not placed.
       parts: the objects' triangles in the world.
+      description: the file, if it is JSON.
+      read: the objects and their parts as they were read, if the file is not JSON. Their materials
+        may vary from triangle to triangle, and edits change these parts.
     """
 
     scene: AnyScene
     path: Path
-    description: SceneDescription | None = None
+    cameras: tuple[Camera, ...]
+    objects: Objects = dataclasses.field(default_factory=dict)
     meshes: Mapping[str, trimesh.Trimesh] = dataclasses.field(default_factory=dict)
     parts: Mapping[str, Triangles] = dataclasses.field(default_factory=dict)
-
-    @property
-    def objects(self) -> Objects:
-        return {} if self.description is None else self.description.objects
+    description: SceneDescription | None = None
+    read: tuple[Objects, Mapping[str, Triangles]] | None = None
 
     def with_objects(self, objects: Objects) -> "EditedScene":
         """The scene with other transforms and materials; only what differs is placed anew.
@@ -59,13 +72,15 @@ class EditedScene:
         parts = dict(self.parts)
         for name, new in changed.items():
             with prefix_errors(f"objects.{name}"):
-                parts[name] = _placed(self.meshes[name], new)
-        description = dataclasses.replace(self.description, objects=dict(objects))
-        scene = assemble(parts, description.cameras)
-        return dataclasses.replace(self, scene=scene, description=description, parts=parts)
+                if self.read is None:
+                    parts[name] = _placed(self.meshes[name], new)
+                else:
+                    parts[name] = _changed(self.read[1][name], self.read[0][name], new)
+        scene = assemble(parts, self.cameras)
+        return dataclasses.replace(self, scene=scene, objects=dict(objects), parts=parts)
 
-    def saved_description(self, folder: Path, cameras: tuple[Camera, ...]) -> SceneDescription:
-        """The description for a scene file in `folder`, with other cameras."""
+    def described(self, folder: Path, cameras: tuple[Camera, ...]) -> SceneDescription:
+        """The description, if there is one, for a file in `folder`, with other cameras."""
         here = self.path.parent.resolve()
         objects = {
             name: dataclasses.replace(
@@ -76,15 +91,41 @@ class EditedScene:
         return dataclasses.replace(self.description, objects=objects, cameras=cameras)
 
 
-def open_scene(path: str | Path, renderer: Renderer) -> EditedScene:
+def open_scene(path: str | Path, renderer: Renderer, fit: bool = False) -> EditedScene:
     """Reads a scene file, or a bundled scene, for a network.
 
+    Args:
+      path: as for `rf_jax.load_scene`.
+      renderer: the network.
+      fit: whether the scene is brought to where the network's training scenes were (see
+        `rf_jax.scene.fit`).
+
     Raises:
-      InputError: as `Renderer.load_scene`.
+      InputError: as `Renderer.load_scene`, or the scene cannot be fitted.
     """
     path = scene_file(path)
-    if path.suffix.lower() != ".json" or renderer.config.v2 is not None:
-        return EditedScene(renderer.load_scene(path), path)
+    if path.suffix.lower() == ".json" and renderer.config.v2 is None and not fit:
+        return _open_description(path)
+    scene = renderer.load_scene(path)
+    if fit:
+        with prefix_errors(str(path)):
+            if renderer.config.v2 is not None:
+                raise InputError("--fit is for weights of V1; leave it out with weights of V2")
+            scene = apply_fit(scene, find_fit(scene, renderer.trained_on))
+    cameras = scene_cameras(scene.camera_to_world, scene.fov_degrees)
+    if not isinstance(scene, Scene) or scene.objects is None:
+        return EditedScene(scene, path, cameras)
+    parts = {}
+    for i, name in enumerate(scene.object_names):
+        mine = np.asarray(scene.objects) == i
+        arrays = scene.triangles[mine], scene.vertex_normals[mine], scene.texture[mine]
+        parts[name] = Triangles(*(np.asarray(array, np.float64) for array in arrays))
+    objects = {name: _as_read(part) for name, part in parts.items()}
+    meshes = {name: _mesh_of(part) for name, part in parts.items()}
+    return EditedScene(scene, path, cameras, objects, meshes, parts, read=(objects, parts))
+
+
+def _open_description(path: Path) -> EditedScene:
     description = load_scene_description(path)
     meshes, parts = {}, {}
     with prefix_errors(str(path)):
@@ -92,7 +133,9 @@ def open_scene(path: str | Path, renderer: Renderer) -> EditedScene:
             with prefix_errors(f"objects.{name}"):
                 meshes[name] = _prepared(path.parent / each.mesh_path, each)
                 parts[name] = _placed(meshes[name], each)
-        return EditedScene(assemble(parts, description.cameras), path, description, meshes, parts)
+        scene = assemble(parts, description.cameras)
+    cameras, objects = description.cameras, description.objects
+    return EditedScene(scene, path, cameras, objects, meshes, parts, description)
 
 
 def _prepared(path: Path, described: SceneObject) -> trimesh.Trimesh:
@@ -109,6 +152,44 @@ def _prepared(path: Path, described: SceneObject) -> trimesh.Trimesh:
 def _placed(mesh: trimesh.Trimesh, described: SceneObject) -> Triangles:
     transform = dataclasses.replace(described.transform, normalize=False)
     return place_mesh(mesh, transform, described.material, None, described.mesh_path)
+
+
+def _as_read(part: Triangles) -> SceneObject:
+    """The object of triangles that are where they are, and of their mean material."""
+    mean = part.texture.mean(axis=0)
+    values = {field: mean[channels] for field, channels in _CHANNELS.items()}
+    values |= {field: _vector(values[field]) for field in ("diffuse", "specular", "emissive")}
+    material = Material(**values | {"roughness": float(mean[ROUGHNESS][0])}, smooth_shading=False)
+    place = Transform((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), normalize=False)
+    return SceneObject("", place, material)
+
+
+def _mesh_of(part: Triangles) -> trimesh.Trimesh:
+    corners = part.triangles.reshape(-1, 3)
+    return trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False)
+
+
+def _changed(part: Triangles, before: SceneObject, after: SceneObject) -> Triangles:
+    """Triangles that are moved, and whose materials get the values that differ.
+
+    Raises:
+      InputError: a factor of the scale is 0.
+    """
+    transform = after.transform
+    if not np.all(transform.scale):
+        raise InputError(f"transform.scale: expected no factor of 0, found {transform.scale}")
+    matrix = np.array(transform.scale)[:, None] * rotation_xyz(np.array(transform.rotation))
+    triangles = part.triangles @ matrix.T + transform.translation
+    normals = part.normals @ np.linalg.inv(matrix)
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    if np.linalg.det(matrix) < 0:  # faces still point outwards
+        triangles, normals = triangles[:, ::-1], normals[:, ::-1]
+    texture = part.texture.copy()
+    for field, channels in _CHANNELS.items():
+        value = getattr(after.material, field)
+        if value != getattr(before.material, field):
+            texture[:, channels] = quantized(value) if field == "diffuse" else value
+    return Triangles(triangles, normals, texture)
 
 
 def pivot_of(mesh: trimesh.Trimesh) -> np.ndarray:

@@ -39,20 +39,24 @@ class Tracing:
             stop = gui.add_button("Stop and close")
             self._progress = gui.add_progress_bar(0.0)
         start.on_click(lambda event: self._start())
-        stop.on_click(lambda event: self.stop())
+        stop.on_click(lambda event: self.close())
 
-    def stop(self) -> None:
-        """Ends it and removes what it shows."""
+    def end(self) -> None:
+        """Ends it."""
         if self._running is not None:
             self._running.stop()
             self._running = None
+
+    def close(self) -> None:
+        """Ends it and removes what it shows."""
+        self.end()
         if self._panel is not None:
             self._panel.remove()
             self._panel = None
         self._progress.value = 0.0
 
     def _start(self) -> None:
-        self.stop()
+        self.close()
         frame, settings = self._frame(), self._loop.settings
         if frame is None:
             return
@@ -60,29 +64,33 @@ class Tracing:
             scene = traceable(self._loop.edited.scene, frame)
         except InputError as error:
             return self._fail(str(error))
-        gui = self._client.gui
-        self._panel = gui.add_panel()
-        with self._panel.add_tab("Comparison"):
-            blank = np.zeros_like(frame.linear)
-            image = gui.add_image(compare(frame.linear, blank, settings), format="png")
-            text = gui.add_markdown("the path tracer starts")
-        self._panel.float(x=15, y=15, width=620)
+        show = self._open_panel(frame, settings)
+        samples = int(self._samples.value)
+        self._running = PathTracing(scene, len(frame.linear), samples, show, self._fail)
 
-        def on_image(done: float, truth: np.ndarray) -> None:
-            if self._running is not running:
+    def _open_panel(self, frame: Frame, settings: Settings) -> Callable[[float, np.ndarray], None]:
+        """A panel for a frame; what is returned shows the truth in it."""
+        gui = self._client.gui
+        panel = self._panel = gui.add_panel()
+        with panel.add_tab("Comparison"):
+            image = gui.add_image(
+                compare(frame.linear, np.zeros_like(frame.linear), settings), format="png"
+            )
+            text = gui.add_markdown("The path tracer starts.")
+        panel.float(x=15, y=15, width=620)
+
+        def show(done: float, truth: np.ndarray) -> None:
+            if self._panel is not panel:  # closed since
                 return
             self._progress.value = 100 * done
             image.image = compare(frame.linear, truth, settings)
             decibels = float(psnr(frame.linear, truth))
             text.content = f"{100 * done:.0f}% of the samples; PSNR {decibels:.1f} dB"
 
-        running = PathTracing(
-            scene, len(frame.linear), int(self._samples.value), on_image, self._fail
-        )
-        self._running = running
+        return show
 
     def _fail(self, message: str) -> None:
-        self.stop()
+        self.close()
         self._client.add_notification("No path-traced image", message, color="red")
 
 
@@ -97,10 +105,7 @@ def traceable(scene: object, frame: Frame) -> Scene:
             "the path tracer renders scenes of RenderFormer V1 with one material per triangle; "
             "this scene has others"
         )
-    pose = np.asarray(frame.view.camera_to_world, np.float32)[None]
-    return scene.replace(
-        camera_to_world=pose, fov_degrees=np.array([frame.view.fov_degrees], np.float32)
-    )
+    return frame.view.of(scene)
 
 
 def compare(linear: np.ndarray, truth: np.ndarray, settings: Settings) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 
 from rf_jax.errors import InputError
 from rf_jax.scene import load_scene
+from rf_jax.trained_on import PUBLISHED
 
 
 class FakeRenderer:
@@ -13,6 +14,7 @@ class FakeRenderer:
 
     def __init__(self, paint=None, tick=lambda stage: None):
         self.config = types.SimpleNamespace(resolution_multiple=4, v2=None)
+        self.trained_on = PUBLISHED
         self.asked: list[tuple] = []
         self._paint, self.tick, self._encodings = paint, tick, 0
 

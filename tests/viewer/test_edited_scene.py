@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import bundled_scene, load_scene, save_h5
 from rf_jax.scene.description import Transform, load_scene_description, save_scene_description
 from rf_jax.scene.mesh import rotation_xyz
+from rf_jax.viewer.saving import save_edited
 from rf_jax.viewer.state import (
     degrees_of,
     join_color,
@@ -83,8 +85,8 @@ def test_a_saved_scene_is_read_back_as_it_was_edited(edited, tmp_path):
     moved = with_pose(old.transform, pivot_of(edited.meshes["short_box"]), position=(0.1, 0, -0.3))
     new = edited.with_objects(changed(edited, "short_box", transform=moved))
     path = tmp_path / "elsewhere" / "saved.json"
-    cameras = edited.description.cameras * 2
-    save_scene_description(new.saved_description(path.parent, cameras), path)
+    cameras = edited.cameras * 2
+    save_scene_description(new.described(path.parent, cameras), path)
     assert_same_scene(load_scene(path), new.scene.replace(
         camera_to_world=np.repeat(new.scene.camera_to_world, 2, axis=0)
     ))  # fmt: skip
@@ -119,8 +121,79 @@ def test_remeshing_and_normalising_are_done_once(renderer, tmp_path, monkeypatch
 def test_files_without_objects_can_be_looked_at(renderer, tmp_path):
     save_h5(load_scene("cornell_box"), tmp_path / "scene.h5")
     edited = open_scene(tmp_path / "scene.h5", renderer)
-    assert edited.description is None and not edited.objects
+    assert not edited.objects
     assert edited.with_objects({}) is edited and edited.scene.triangles.shape == (97, 3, 3)
+
+
+@pytest.fixture
+def fitted(renderer):
+    """A scene that is edited triangle by triangle, as those of glTF files."""
+    edited = open_scene("cornell_box", renderer, fit=True)
+    assert edited.read is not None and edited.objects.keys() == edited.parts.keys()
+    return edited
+
+
+def edit(edited, name, **pose):
+    transform = with_pose(edited.objects[name].transform, pivot_of(edited.meshes[name]), **pose)
+    return edited.with_objects(changed(edited, name, transform=transform))
+
+
+def test_read_triangles_are_moved_and_turned(fitted):
+    part, pivot = fitted.parts["tall_box"], pivot_of(fitted.meshes["tall_box"])
+    offset = np.array([0.1, 0, 0.2])
+    moved = edit(fitted, "tall_box", position=pivot + offset).parts["tall_box"]
+    np.testing.assert_allclose(moved.triangles, part.triangles + offset, atol=1e-9)
+    np.testing.assert_allclose(moved.normals, part.normals, atol=1e-9)
+    turned = edit(fitted, "tall_box", rotation=(0, 0, 90)).parts["tall_box"]
+    x, y, z = np.moveaxis(part.triangles - pivot, -1, 0)
+    np.testing.assert_allclose(turned.triangles, np.stack([-y, x, z], -1) + pivot, atol=1e-9)
+    x, y, z = np.moveaxis(part.normals, -1, 0)
+    np.testing.assert_allclose(turned.normals, np.stack([-y, x, z], -1), atol=1e-9)
+    back = edit(edit(fitted, "tall_box", rotation=(0, 0, 90)), "tall_box", rotation=(0, 0, 0))
+    assert_same_scene(back.scene, fitted.scene)
+
+
+@pytest.mark.parametrize("scale", [(1, 2, 0.5), (-1, 1, 1), (-1, 2, -3)])
+def test_scaled_read_triangles_keep_their_normals_upright(fitted, scale):
+    part = edit(fitted, "tall_box", scale=scale, rotation=(10, 20, 30)).parts["tall_box"]
+    first, second = part.triangles[:, 1] - part.triangles[:, 0], part.triangles[:, 2]
+    geometric = np.cross(first, second - part.triangles[:, 0])
+    geometric /= np.linalg.norm(geometric, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.sum(geometric[:, None] * part.normals, axis=-1), 1, atol=1e-5)
+    with pytest.raises(InputError, match="no factor of 0"):
+        edit(fitted, "tall_box", scale=(1, 0, 1))
+
+
+def test_only_what_was_set_changes_in_read_materials(fitted):
+    parts = dict(fitted.parts)
+    colours = np.linspace(0, 1, 3 * len(parts["floor"].texture)).reshape(-1, 3)
+    parts["floor"].texture[:, :3] = colours
+    material = dataclasses.replace(fitted.objects["floor"].material, roughness=0.25)
+    new = fitted.with_objects(changed(fitted, "floor", material=material)).parts["floor"]
+    assert np.array_equal(new.texture[:, :3], colours) and (new.texture[:, 6] == 0.25).all()
+    assert (parts["floor"].texture[:, 6] != 0.25).all()
+
+
+def test_objects_of_gltf_files_can_be_edited(renderer, tmp_path):
+    boxes = trimesh.Scene()
+    for name, place in (("left", -1), ("right", 1)):
+        box = trimesh.creation.box((0.3, 0.3, 0.3))
+        boxes.add_geometry(box.apply_translation((place, 0, 0)), node_name=name)
+    boxes.export(tmp_path / "boxes.glb")
+    edited = open_scene(tmp_path / "boxes.glb", renderer)
+    assert {"left", "right"} <= edited.objects.keys() and edited.cameras
+    new = edit(edited, "left", position=(0, 0, 1))
+    np.testing.assert_allclose(new.parts["left"].triangles.mean(axis=(0, 1)), (0, 0, 1), atol=1e-6)
+    assert new.parts["right"] is edited.parts["right"]
+
+
+def test_files_that_are_not_json_are_saved_as_h5(fitted, tmp_path):
+    new = edit(fitted, "light", position=(0, 0, 2))
+    (path,) = save_edited(new, new.cameras * 2, tmp_path, "scene")
+    saved = load_scene(path)
+    np.testing.assert_allclose(saved.triangles, new.scene.triangles, atol=1e-6)
+    assert path.name == "scene.h5" and len(saved.fov_degrees) == 2
+    assert save_edited(new, new.cameras, tmp_path, "scene")[0].name == "scene_2.h5"
 
 
 @given(transforms, vectors, vectors)

@@ -281,4 +281,5 @@ def test_the_moving_resolution_is_one_that_the_network_takes(count, multiple, se
 def test_the_scene_files_own_values_are_kept():
     """Opening a scene and changing nothing renders nothing else than the file."""
     bench = Bench()
-    assert bench.loop.edited.description == load_scene_description(bundled_scene("cornell_box"))
+    description = load_scene_description(bundled_scene("cornell_box"))
+    assert bench.loop.edited.objects == description.objects

@@ -45,11 +45,11 @@ def serve(tmp_path):
 
 
 def settled(page, after=0):
-    """Waits for more images than `after`, until no new one has come for a second."""
+    """Waits for `after` images, and then until no new one has come for a while."""
     page.wait_for_function(f"() => window.shown >= {after}", timeout=60_000)
     count = -1
     while count != (count := browser.images_shown(page)):
-        page.wait_for_timeout(1000)
+        page.wait_for_timeout(700)
     return count
 
 
@@ -82,7 +82,8 @@ def test_a_person_looks_changes_and_saves(serve, bundled, tmp_path):
         assert picture(page).mean() < turned.mean() - 3
         assert max(viewer.loop.edited.objects["back_wall"].material.diffuse) < 0.2
 
-        browser.choose(page, "tall_box")
+        page.mouse.click(*browser.on_page(page, (-0.17, 0.14, 0.0)))  # on the tall box
+        browser.wait_for_handles(page)
         x, y = browser.arrow(page)
         page.mouse.move(x, y)
         page.wait_for_timeout(1000)
@@ -175,6 +176,12 @@ def test_two_pages_share_the_scene_and_have_a_camera_each(serve):
         assert 0.4 < value < 0.6
         assert viewer.loop.edited.objects["floor"].material.roughness == pytest.approx(value)
 
+        assert not other.get_by_text("no triangle emits").count()
+        other.get_by_text("light", exact=True).first.click()
+        browser.set_slider(browser.slider(other, "light", "emission"), 0.0)
+        for each in (page, other):  # both say what the weights did not see
+            each.get_by_text("no triangle emits").wait_for()
+
 
 def test_a_scene_without_objects_and_a_refused_setting(serve, tmp_path):
     from rf_jax.scene import save_h5
@@ -186,3 +193,6 @@ def test_a_scene_without_objects_and_a_refused_setting(serve, tmp_path):
         page.get_by_text("Wireframe", exact=True).wait_for()
         viewer.loop.change_settings(resolution=33)
         page.get_by_text("expected a positive multiple of 4, found 33").wait_for()
+        page.evaluate("() => window.__viserMutable.sendMessage({type: 'ShareUrlRequest'})")
+        page.wait_for_timeout(300)
+        assert viewer.server._share_tunnel is None  # no address in the open
