@@ -70,7 +70,7 @@ def test_a_person_looks_changes_and_saves(serve, bundled, tmp_path):
 
         page.mouse.move(*browser.beside_objects(page))
         page.mouse.down()
-        page.mouse.move(browser.beside_objects(page)[0] + 80, 500, steps=5)
+        page.mouse.move(browser.beside_objects(page)[0] + 25, 560, steps=5)
         page.mouse.up()
         shown = settled(page, 1)
         turned = picture(page)
