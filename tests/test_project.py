@@ -38,7 +38,7 @@ RANKS = (
     ("rendering", "datagen", "training"),
     ("viewer",),
     ("studies", "planning"),
-    ("commands", "evaluate", "plan", "view"),
+    ("commands", "evaluate", "inverse", "plan", "view"),
 )
 """The modules of rf_jax (a package counts as one); each imports from its own rank or those above
 it in this list."""

@@ -48,16 +48,7 @@ class MitsubaRenderer:
 
     def render(self, scene: Scene, seed: int) -> np.ndarray:
         """Renders the views of a scene (see `PathTracer.render`)."""
-        mi.set_variant(self.variant)
-        lights = scene.texture[:, EMISSION].any(axis=1)
-        path = {"type": "path", "max_depth": self.config.max_depth, "hide_emitters": True}
-        surfaces = self._surfaces(scene, ~lights)
-        loaded = mi.load_dict(
-            {"type": "scene", "integrator": path}
-            | surfaces
-            | self._lights(scene, lights)
-            | self._sensors(scene)
-        )
+        loaded = self.load(scene)
         images = np.stack(
             [
                 self._render(loaded, view, self.config.spp, seed + view)
@@ -65,8 +56,21 @@ class MitsubaRenderer:
             ]
         )
         if self.config.denoise:
+            surfaces = self._surfaces(scene, ~_is_light(scene))
             images = denoise(images, *self._guides(scene, surfaces))
         return images
+
+    def load(self, scene: Scene) -> Any:
+        """The scene as Mitsuba has it; the mesh `surfaces` is all of it but the lights."""
+        mi.set_variant(self.variant)
+        lights = _is_light(scene)
+        path = {"type": "path", "max_depth": self.config.max_depth, "hide_emitters": True}
+        return mi.load_dict(
+            {"type": "scene", "integrator": path}
+            | self._surfaces(scene, ~lights)
+            | self._lights(scene, lights)
+            | self._sensors(scene)
+        )
 
     def _guides(self, scene: Scene, surfaces: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Albedo and normal images [V, H, H, 3] of what the cameras see."""
@@ -210,6 +214,11 @@ class MitsubaRenderer:
                 zip(scene.camera_to_world, scene.fov_degrees, strict=True)
             )
         }
+
+
+def _is_light(scene: Scene) -> np.ndarray:
+    """[N] bool, the triangles that emit."""
+    return scene.texture[:, EMISSION].any(axis=1)
 
 
 def emitter_sides(triangles: np.ndarray, lights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,9 @@ MIN_HEIGHT = 256
 TITLES = ("prediction", "path traced", "FLIP error, black 0 to white 1")
 """What the three columns of a comparison show."""
 
+FIT_TITLES = ("target", "start", "result", "FLIP error, black 0 to white 1")
+"""What the four columns of a comparison of a fit show."""
+
 TITLE_HEIGHT = 24
 """Rows of the titles. It is even, as the height of a video must be."""
 
@@ -33,6 +36,25 @@ def comparison_image(display: NDArray[np.float32], truth: NDArray[np.float32]) -
       [n H, n 3 W, 3]: every pixel is repeated n times in both directions, with the smallest n that
       gives `MIN_HEIGHT` rows.
     """
+    return _row_with_error(display, truth, [display, truth])
+
+
+def fit_comparison(
+    target: NDArray[np.float32], start: NDArray[np.float32], result: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """The pictures of a fit, side by side, and the FLIP error of its result.
+
+    Args:
+      target, start, result: [H, W, 3] display values in [0, 1].
+
+    Returns:
+      [n H, n 4 W, 3], enlarged as in `comparison_image`.
+    """
+    return _row_with_error(result, target, [target, start, result])
+
+
+def _row_with_error(display, truth, pictures):
+    """Pictures and the FLIP error of one against another, enlarged."""
     repeats = -(-MIN_HEIGHT // len(display))
     error, _, _ = flip_evaluator.evaluate(
         np.ascontiguousarray(truth),
@@ -41,16 +63,16 @@ def comparison_image(display: NDArray[np.float32], truth: NDArray[np.float32]) -
         computeMeanError=False,
         parameters={"ppd": PIXELS_PER_DEGREE / repeats},
     )
-    row = to_uint8(np.concatenate([display, truth, error], axis=1))
+    row = to_uint8(np.concatenate([*pictures, error], axis=1))
     return row.repeat(repeats, axis=0).repeat(repeats, axis=1)
 
 
-def with_titles(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def with_titles(picture: NDArray[np.uint8], titles: tuple[str, ...] = TITLES) -> NDArray[np.uint8]:
     """Comparisons [H, W, 3], one below the other, under the titles of their columns."""
     width = picture.shape[1]
     bar = Image.new("RGB", (width, TITLE_HEIGHT), "white")
     draw = ImageDraw.Draw(bar)
-    for column, title in enumerate(TITLES):
-        center = (column + 0.5) * width / len(TITLES), TITLE_HEIGHT / 2
+    for column, title in enumerate(titles):
+        center = (column + 0.5) * width / len(titles), TITLE_HEIGHT / 2
         draw.text(center, title, "black", ImageFont.load_default(15), anchor="mm")
     return np.concatenate([np.asarray(bar), picture])

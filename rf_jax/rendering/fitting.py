@@ -1,0 +1,99 @@
+"""Inverse rendering: free parameters of a scene, fitted to images by gradient descent."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rf_jax.errors import InputError
+from rf_jax.images.radiance import log_radiance
+from rf_jax.rendering.free_parameters import Free, Values, apply_values
+from rf_jax.rendering.function import RenderFunction
+from rf_jax.scene.parameters import SceneParameters
+
+
+class Fit(NamedTuple):
+    """What `fit` found.
+
+    Attributes:
+      values: of the free parameters, those of the step with the smallest loss.
+      losses: [steps + 1], before the first step and after each.
+    """
+
+    values: Values
+    losses: np.ndarray
+
+
+def image_loss(image: jax.Array, target: jax.Array) -> jax.Array:
+    """The mean squared difference of log10(1 + radiance), in which the network makes images."""
+    return jnp.mean(jnp.square(log_radiance(jnp.maximum(image, 0)) - log_radiance(target)))
+
+
+def fit(
+    render: RenderFunction,
+    parameters: SceneParameters,
+    free: list[Free],
+    start: Values,
+    targets: np.ndarray,
+    *,
+    steps: int = 300,
+    learning_rate: float = 0.02,
+    max_move: float = 1.0,
+    on_step: Callable[[float, Values], None] = lambda loss, values: None,
+) -> Fit:
+    """Changes the free parameters so that the images of all views match the targets.
+
+    Adam, with a learning rate that falls to 0 along a cosine, in the coordinates of
+    `rf_jax.rendering.free_parameters.Kind`; after each step they are projected onto their bounds.
+
+    Args:
+      render: of `rf_jax.render_function`.
+      parameters: of the scene that begins with `start`.
+      free: the free parameters.
+      start: their first values.
+      targets: [V, H, H, 3] linear radiance >= 0, of the views and the resolution of `render`.
+      steps: how many steps.
+      learning_rate: of the first step, in coordinates: 0.02 of a colour or of a unit of length.
+      max_move: how far places may move along each axis.
+      on_step: is told the loss and the values before each step, and at the end.
+
+    Raises:
+      InputError: the loss is not finite.
+    """
+    kinds = {one.name: one.kind for one in free}
+    coordinates = {name: kinds[name].encode(value) for name, value in start.items()}
+    bounds = {one.name: one.bounds(coordinates[one.name], max_move) for one in free}
+    low, high = ({name: pair[i] for name, pair in bounds.items()} for i in (0, 1))
+    target = jnp.asarray(targets, jnp.float32)
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+
+    def decode(coordinates):
+        return {name: kinds[name].decode(x) for name, x in coordinates.items()}
+
+    def loss(coordinates):
+        scene = apply_values(parameters, free, start, decode(coordinates))
+        return image_loss(render(scene), target)
+
+    @jax.jit
+    def step(coordinates, state):
+        value, gradient = jax.value_and_grad(loss)(coordinates)
+        updates, state = optimizer.update(gradient, state)
+        moved = optax.apply_updates(coordinates, updates)
+        return optax.projections.projection_box(moved, low, high), state, value
+
+    state = optimizer.init(coordinates)
+    best, losses = coordinates, []
+    for _ in range(steps + 1):  # the last step only gives the loss of the one before it
+        after, state, value = step(coordinates, state)
+        losses.append(float(value))
+        if not np.isfinite(losses[-1]):
+            raise InputError(
+                f"step {len(losses) - 1}: the loss is not finite; lower --learning_rate"
+            )
+        on_step(losses[-1], decode(coordinates))
+        best = coordinates if losses[-1] <= min(losses) else best
+        coordinates = after
+    return Fit(decode(best), np.array(losses))
