@@ -83,8 +83,8 @@ def main() -> None:
     path = scene_file(args.scene)
     if path.suffix.lower() != ".json":
         raise InputError(
-            f"{path}: expected a .json scene, because --free names its objects and the result has its "
-            "form; HDF5 files hold no names"
+            f"{path}: expected a .json scene, because --free names its objects and the result has "
+            "its form; HDF5 files hold no names"
         )
     description = load_scene_description(path)
     free = parse_free(args.free, description)

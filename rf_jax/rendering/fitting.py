@@ -63,19 +63,11 @@ def fit(
     Raises:
       InputError: the loss is not finite.
     """
-    kinds = {one.name: one.kind for one in free}
-    coordinates = {name: kinds[name].encode(value) for name, value in start.items()}
+    coordinates = {one.name: one.kind.encode(start[one.name]) for one in free}
     bounds = {one.name: one.bounds(coordinates[one.name], max_move) for one in free}
     low, high = ({name: pair[i] for name, pair in bounds.items()} for i in (0, 1))
-    target = jnp.asarray(targets, jnp.float32)
+    loss = _loss_function(render, parameters, free, start, targets)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-
-    def decode(coordinates):
-        return {name: kinds[name].decode(x) for name, x in coordinates.items()}
-
-    def loss(coordinates):
-        scene = apply_values(parameters, free, start, decode(coordinates))
-        return image_loss(render(scene), target)
 
     @jax.jit
     def step(coordinates, state):
@@ -93,7 +85,22 @@ def fit(
             raise InputError(
                 f"step {len(losses) - 1}: the loss is not finite; lower --learning_rate"
             )
-        on_step(losses[-1], decode(coordinates))
+        on_step(losses[-1], _decode(free, coordinates))
         best = coordinates if losses[-1] <= min(losses) else best
         coordinates = after
-    return Fit(decode(best), np.array(losses))
+    return Fit(_decode(free, best), np.array(losses))
+
+
+def _loss_function(render, parameters, free, start, targets):
+    """The loss of coordinates."""
+    target = jnp.asarray(targets, jnp.float32)
+
+    def loss(coordinates):
+        scene = apply_values(parameters, free, start, _decode(free, coordinates))
+        return image_loss(render(scene), target)
+
+    return loss
+
+
+def _decode(free: list[Free], coordinates: Values) -> Values:
+    return {one.name: one.kind.decode(coordinates[one.name]) for one in free}
