@@ -16,6 +16,9 @@ from rf_jax.scene.check import valid_triangles
 from rf_jax.structs import EMISSION, Scene
 from rf_jax.trained_on import LIGHT_EDGE, PUBLISHED, TrainedOn
 
+FITTED = frozenset({"extent", "camera_distance", "light_distance", "light_scale", "emission"})
+"""The fields of `TrainedOn` whose values a fit changes."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
@@ -32,7 +35,7 @@ class Fit:
     emission: float
 
     def __str__(self) -> str:
-        offset = " ".join(f"{x:.3g}" for x in self.offset)
+        offset = " ".join(f"{x + 0:.3g}" for x in self.offset)
         return (
             f"scaled by {self.scale:.4g} and moved by {offset}; emission, and so the image, "
             f"multiplied by {self.emission:.4g}"

@@ -76,6 +76,10 @@ def test_the_check_shows_the_table(command, file):
     assert (status, err) == (0, "")
     assert re.search(r"5 meshes +->  6 objects, 988 triangles\n", out)
     assert re.search(r"point light bulb +->  a triangle of radiance", out)
+    published = out.partition("compared with the published networks:\n")[2]
+    as_it_is, _, with_fit = published.partition("with --fit, scaled by 0.2055 and moved by ")
+    assert "coordinates up to 3: the weights saw at most 0.5" in as_it_is
+    assert "coordinates" not in with_fit and "lights at 0.69 to 0.788 from" in with_fit
 
 
 def test_a_damaged_file(refused, file, tmp_path):

@@ -28,6 +28,7 @@ READ_EXTENSIONS = frozenset(
         "KHR_lights_punctual",
         "KHR_materials_emissive_strength",
         "KHR_materials_ior",
+        "KHR_materials_pbrSpecularGlossiness",
         "KHR_materials_specular",
         "KHR_mesh_quantization",
         "KHR_texture_transform",

@@ -37,17 +37,24 @@ _CHUNK = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Surface:
-    """A material with its textures opened; None for textures that it lacks."""
+    """A material with its textures opened; None for textures that it lacks.
+
+    Attributes:
+      material: the material.
+      base_color: its base colour, or diffuse colour with specular-glossiness.
+      gloss: metallic and roughness, or specular colour and glossiness.
+      emissive: its emission.
+    """
 
     material: Material
     base_color: SampledTexture | None
-    metallic_roughness: SampledTexture | None
+    gloss: SampledTexture | None
     emissive: SampledTexture | None
 
     @property
     def textures(self) -> list[SampledTexture]:
         """Those that there are."""
-        found = (self.base_color, self.metallic_roughness, self.emissive)
+        found = (self.base_color, self.gloss, self.emissive)
         return [texture for texture in found if texture is not None]
 
 
@@ -58,10 +65,15 @@ def open_surface(material: Material, textures: Textures, where: str) -> Surface:
       InputError: an image is missing, damaged or too large.
     """
     pbr = material.pbrMetallicRoughness
+    older = material.extensions.KHR_materials_pbrSpecularGlossiness
+    names = ("baseColorTexture", "metallicRoughnessTexture")
+    if older is not None:
+        pbr, names = older, ("diffuseTexture", "specularGlossinessTexture")
+    color, gloss = (getattr(pbr, name) for name in names)
     return Surface(
         material,
-        textures.sampled(pbr.baseColorTexture, True, f"{where}.baseColorTexture"),
-        textures.sampled(pbr.metallicRoughnessTexture, False, f"{where}.metallicRoughnessTexture"),
+        textures.sampled(color, True, f"{where}.{names[0]}"),
+        textures.sampled(gloss, older is not None, f"{where}.{names[1]}"),
         textures.sampled(material.emissiveTexture, True, f"{where}.emissiveTexture"),
     )
 
@@ -103,18 +115,26 @@ def _values_at(
             return np.ones((1, 1, 4))
         return look_up(texture, weights @ corners.uvs[texture.uv_set][rows], level)
 
-    material, pbr = surface.material, surface.material.pbrMetallicRoughness
-    base = texels(surface.base_color)[..., :3] * pbr.baseColorFactor[:3]
+    material = surface.material
+    base, gloss = texels(surface.base_color)[..., :3], texels(surface.gloss)
     if corners.colors is not None:
         base = base * (weights @ corners.colors[rows])
-    packed = texels(surface.metallic_roughness)
-    metallic, roughness = packed[..., 2:3] * pbr.metallicFactor, packed[..., 1:2]
     strength = material.extensions.KHR_materials_emissive_strength.emissiveStrength
     emission = texels(surface.emissive)[..., :3] * material.emissiveFactor * strength
-    diffuse, specular = reflectances(np.clip(base, 0, 1), metallic, material)
+    older = material.extensions.KHR_materials_pbrSpecularGlossiness
+    if older is not None:
+        base = np.clip(base * older.diffuseFactor[:3], 0, 1)
+        specular = _mean_fresnel(gloss[..., :3] * older.specularFactor, 1.0)
+        diffuse = base * (1 - specular.max(axis=-1, keepdims=True))
+        roughness = 1 - gloss[..., 3:] * older.glossinessFactor
+    else:
+        pbr = material.pbrMetallicRoughness
+        base = np.clip(base * pbr.baseColorFactor[:3], 0, 1)
+        diffuse, specular = reflectances(base, gloss[..., 2:3] * pbr.metallicFactor, material)
+        roughness = gloss[..., 1:2] * pbr.roughnessFactor
     values = np.empty((len(rows), len(weights), NUM_CHANNELS))
     values[..., DIFFUSE], values[..., SPECULAR] = diffuse, specular
-    values[..., ROUGHNESS] = roughness * pbr.roughnessFactor
+    values[..., ROUGHNESS] = roughness
     values[..., NORMAL], values[..., EMISSION] = FLAT_NORMAL, emission
     return values
 

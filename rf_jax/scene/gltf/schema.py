@@ -225,10 +225,20 @@ class Specular(_Part):
 
 
 @dataclasses.dataclass(frozen=True)
+class SpecularGlossiness(_Part):
+    diffuseFactor: tuple[Fraction, Fraction, Fraction, Fraction] = (1.0, 1.0, 1.0, 1.0)
+    diffuseTexture: TextureInfo | None = None
+    specularFactor: tuple[Fraction, Fraction, Fraction] = (1.0, 1.0, 1.0)
+    glossinessFactor: Fraction = 1.0
+    specularGlossinessTexture: TextureInfo | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class MaterialExtensions(_Part):
     KHR_materials_emissive_strength: EmissiveStrength = EmissiveStrength()
     KHR_materials_ior: IndexOfRefraction = IndexOfRefraction()
     KHR_materials_specular: Specular = Specular()
+    KHR_materials_pbrSpecularGlossiness: SpecularGlossiness | None = None
 
 
 @dataclasses.dataclass(frozen=True)

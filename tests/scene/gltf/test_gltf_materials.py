@@ -96,6 +96,25 @@ def test_no_surface_reflects_more_than_it_receives(load, seed):
     assert (values[DIFFUSE] + values[SPECULAR] <= 1 + 1e-6).all()
 
 
+def test_specular_glossiness(gltf, load):
+    """The older model: its textures hold sRGB colours, and glossiness in alpha."""
+    texture = gltf.image(png(np.full((4, 4, 4), [188, 255, 0, 51]), "RGBA"))
+    older = {
+        "diffuseFactor": [0.5, 0.25, 1, 1],
+        "specularFactor": [0.2, 0.1, 1],
+        "glossinessFactor": 0.5,
+        "specularGlossinessTexture": {"index": texture},
+    }
+    material = {"extensions": {"KHR_materials_pbrSpecularGlossiness": older}}
+    values = load({"metallicFactor": 1}, material=material)
+    linear = 0.2 * srgb_to_linear(np.array(188 / 255))
+    specular = [mean_fresnel(f0) for f0 in (linear, 0.1, 0)]
+    np.testing.assert_allclose(values[SPECULAR], specular, rtol=1e-4)
+    diffuse = (1 - max(specular)) * np.array([0.5, 0.25, 1])
+    np.testing.assert_allclose(values[DIFFUSE], diffuse, atol=1 / 255)
+    assert values[ROUGHNESS] == pytest.approx(1 - 0.5 * 0.2)
+
+
 def test_emission(load):
     strength = {"KHR_materials_emissive_strength": {"emissiveStrength": 40}}
     values = load(material={"emissiveFactor": [1, 0.5, 0], "extensions": strength})
