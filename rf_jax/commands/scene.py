@@ -1,24 +1,28 @@
-"""Checks scenes before they are rendered.
+"""Checks scenes before they are rendered, and writes them as JSON.
 
     %(prog)s check scene.json
     %(prog)s check scene.json --checkpoint workdirs/tiny
+    %(prog)s to_json scene.glb --fit        # a description with OBJ meshes, to edit
 
-Prints the counts and ranges of each scene, its objects, lights and views, and one warning for each
-way in which it is unlike the scenes that the weights were trained on. Of a glTF file it also says
-what became of its parts, and of a scene in another place or size what `rf-jax-render --fit` would
-do, and which differences would be left.
+`check` prints the counts and ranges of each scene, its objects, lights and views, and one warning
+for each way in which it is unlike the scenes that the weights were trained on. Of a glTF file it
+also says what became of its parts, and of a scene in another place or size what
+`rf-jax-render --fit` would do, and which differences would be left.
+
+`to_json` writes NAME.json and the folder NAME_meshes.
 """
 
 import argparse
 from pathlib import Path
 
 from rf_jax.command_line import make_parser
-from rf_jax.errors import one_line
+from rf_jax.errors import InputError, one_line, prefix_errors
 from rf_jax.scene import find_scene_files, load_scene
 from rf_jax.scene.check import describe, scene_warnings
 from rf_jax.scene.fit import FITTED, apply_fit, find_fit
 from rf_jax.scene.gltf.file import GLTF_SUFFIXES
 from rf_jax.scene.gltf.load import load_gltf
+from rf_jax.scene.to_json import save_json
 from rf_jax.structs import Scene
 from rf_jax.trained_on import PUBLISHED, TrainedOn
 from rf_jax.weights.pretrained import BUNDLED_WEIGHTS, load_trained_on
@@ -29,28 +33,63 @@ _NOTHING = "nothing to warn of"
 def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("command", choices=["check"], help="what to do")
+    add("command", choices=["check", "to_json"], help="what to do")
     add(
         "scenes",
         nargs="+",
         metavar="SCENE",
         help="a scene file, a folder of frames, or the name of a bundled scene",
     )
-    add("--checkpoint", help="compare with these weights (default: the bundled and the published)")
-    return parser.parse_args()
+    add(
+        "--checkpoint",
+        help="compare with, or fit to, these weights (default: the bundled and the published ones; "
+        "for --fit the published)",
+    )
+    add("--output_dir", type=Path, default=Path("output"), help="to_json: folder for the files")
+    add("--fit", action="store_true", help="to_json: as rf-jax-render --fit")
+    args = parser.parse_args()
+    if args.fit and args.command == "check":
+        parser.error("--fit: is for to_json; check says what it would do")
+    return args
 
 
 def main() -> None:
     args = parse_args()
-    known = known_weights(args.checkpoint)
-    for name in args.scenes:
-        for file in find_scene_files(name):
-            scene, table = _loaded(file)
-            print(one_line(f"{file}:"), *table, *describe(scene), "", sep="\n")
-            for weights, trained_on in known.items():
-                for title, lines in comparisons(scene, trained_on).items():
-                    print(title.format(weights), *lines, sep="\n  ")
-            print()
+    files = [file for name in args.scenes for file in find_scene_files(name)]
+    if args.command == "check":
+        _check(files, args.checkpoint)
+    else:
+        trained_on = PUBLISHED if args.checkpoint is None else load_trained_on(args.checkpoint)
+        _to_json(files, args.output_dir, trained_on if args.fit else None)
+
+
+def _check(files: list[Path], checkpoint: str | None) -> None:
+    known = known_weights(checkpoint)
+    for file in files:
+        scene, table = _loaded(file)
+        print(one_line(f"{file}:"), *table, *describe(scene), "", sep="\n")
+        for weights, trained_on in known.items():
+            for title, lines in comparisons(scene, trained_on).items():
+                print(title.format(weights), *lines, sep="\n  ")
+        print()
+
+
+def _to_json(files: list[Path], folder: Path, trained_on: TrainedOn | None) -> None:
+    """Writes scenes, which are fitted to `trained_on` if that is given."""
+    for file in files:
+        path = folder / f"{file.stem}.json"
+        if path.exists():
+            raise InputError(f"{path}: exists already; choose another --output_dir")
+        scene, table = _loaded(file)
+        if table:
+            print(*table[:-1], sep="\n")
+        with prefix_errors(str(file)):
+            if trained_on is not None:
+                fit = find_fit(scene, trained_on)
+                scene = apply_fit(scene, fit)
+                print(fit)
+            count = len(save_json(scene, path).objects)
+        print(one_line(f"{count} objects -> {path}"))
 
 
 def _loaded(file: Path) -> tuple[Scene, list[str]]:

@@ -1,8 +1,9 @@
-"""python -m rf_jax.scene check."""
+"""python -m rf_jax.scene check and to_json."""
 
 import numpy as np
 
 from rf_jax.scene import load_scene, save_h5
+from rf_jax.scene.to_json import save_json
 
 CHECK = "rf_jax.scene"
 
@@ -40,3 +41,20 @@ def test_a_file_without_names(command, tmp_path):
 
 def test_no_such_scene(refused):
     assert "none.json: no such scene" in refused(CHECK, "check", "none.json")
+
+
+def test_to_json(command, tmp_path):
+    """A room ten times as large comes back to its size; a file that is there stays."""
+    scene = load_scene("cornell_box")
+    save_json(scene.replace(triangles=10 * scene.triangles), tmp_path / "large.json")
+    arguments = (CHECK, "to_json", "large.json", "--output_dir", "new")
+    status, out, _ = command(*arguments, "--fit")
+    assert status == 0 and out.startswith("scaled by 0.1 and moved by")
+    assert "7 objects -> new/large.json" in out
+    found = load_scene(tmp_path / "new" / "large.json")
+    np.testing.assert_allclose(found.triangles, scene.triangles, atol=1e-5)
+    before = (tmp_path / "new" / "large.json").read_bytes()
+    status, _, err = command(*arguments)
+    assert status == 2 and "large.json: exists already" in err
+    assert (tmp_path / "new" / "large.json").read_bytes() == before
+    assert "--fit: is for to_json" in command(CHECK, "check", "large.json", "--fit")[2]
