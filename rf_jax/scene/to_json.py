@@ -9,7 +9,6 @@ import numpy as np
 from rf_jax.errors import InputError, listed
 from rf_jax.scene.check import valid_triangles
 from rf_jax.scene.description import (
-    Camera,
     Material,
     SceneDescription,
     SceneObject,
@@ -18,6 +17,7 @@ from rf_jax.scene.description import (
 )
 from rf_jax.scene.gltf.primitives import face_normals
 from rf_jax.scene.mesh import save_obj
+from rf_jax.scene.triangles import scene_cameras
 from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
 
 _log = logging.getLogger(__name__)
@@ -68,7 +68,9 @@ def save_json(scene: Scene, path: str | Path) -> SceneDescription:
         objects[name] = SceneObject(mesh_path, _IN_PLACE, material)
     if varied:
         _log.warning("the mean of their materials is written for: %s", listed(varied))
-    description = SceneDescription(path.stem, "1.0", objects, _cameras(scene))
+    description = SceneDescription(
+        path.stem, "1.0", objects, scene_cameras(scene.camera_to_world, scene.fov_degrees)
+    )
     save_scene_description(description, path)
     return description
 
@@ -87,14 +89,3 @@ def _material(triangles: np.ndarray, texture: np.ndarray, smooth: bool) -> Mater
         emissive=tuple(mean[EMISSION].tolist()),
         smooth_shading=smooth,
     )
-
-
-def _cameras(scene: Scene) -> tuple[Camera, ...]:
-    cameras = []
-    for pose, fov in zip(
-        np.asarray(scene.camera_to_world, np.float64), scene.fov_degrees, strict=True
-    ):
-        position, up, backward = (pose[:3, i] for i in (3, 1, 2))
-        points = (tuple(x.tolist()) for x in (position, position - backward, up))
-        cameras.append(Camera(*points, float(fov)))
-    return tuple(cameras)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import trimesh
+from numpy.typing import ArrayLike
 
 from rf_jax import geometry
 from rf_jax.errors import InputError, prefix_errors
@@ -222,3 +223,32 @@ def cameras_to_world(cameras: Sequence[Camera]) -> np.ndarray:
         with prefix_errors(f"cameras[{i}]"):
             matrices.append(geometry.look_at(camera.position, camera.look_at, camera.up))
     return np.stack(matrices).astype(np.float32)
+
+
+def scene_camera(pose: np.ndarray, distance: float, fov_degrees: float) -> Camera:
+    """The look-at camera of a scene file that has a pose.
+
+    Args:
+      pose: [4, 4] camera to world, with the axes of OpenGL.
+      distance: from the camera to the point that it looks at, > 0.
+      fov_degrees: full field of view.
+    """
+    position = pose[:3, 3]
+    target = position - distance * pose[:3, 2]
+    vectors = (tuple(map(float, vector)) for vector in (position, target, pose[:3, 1]))
+    return Camera(*vectors, fov=float(fov_degrees))
+
+
+def scene_cameras(camera_to_world: ArrayLike, fov_degrees: ArrayLike) -> tuple[Camera, ...]:
+    """The look-at cameras of poses, which look as far as the origin is.
+
+    Args:
+      camera_to_world: [(1,) V, 4, 4].
+      fov_degrees: [(1,) V], or one for all.
+    """
+    poses = np.asarray(camera_to_world, np.float64).reshape(-1, 4, 4)
+    fovs = np.broadcast_to(np.ravel(fov_degrees), len(poses))
+    return tuple(
+        scene_camera(pose, max(float(np.linalg.norm(pose[:3, 3])), 0.1), fov)
+        for pose, fov in zip(poses, fovs, strict=True)
+    )

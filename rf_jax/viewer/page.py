@@ -12,7 +12,8 @@ import viser
 from rf_jax.errors import InputError
 from rf_jax.scene.check import scene_warnings
 from rf_jax.scene.description import Camera
-from rf_jax.viewer.cameras import camera_path, camera_to_world, scene_camera
+from rf_jax.scene.triangles import scene_camera
+from rf_jax.viewer.cameras import camera_path, camera_to_world
 from rf_jax.viewer.loop import Frame, RenderLoop, View
 from rf_jax.viewer.saving import save_edited, save_image
 from rf_jax.viewer.tracing import Tracing

@@ -17,9 +17,8 @@ from rf_jax.scene import load_scene_description, scene_file
 from rf_jax.scene.description import Camera, Material, SceneDescription, SceneObject, Transform
 from rf_jax.scene.fit import apply_fit, find_fit
 from rf_jax.scene.mesh import normalize_to_unit_sphere, remesh, rotation_xyz
-from rf_jax.scene.triangles import Triangles, assemble, place_mesh, read_mesh
+from rf_jax.scene.triangles import Triangles, assemble, place_mesh, read_mesh, scene_cameras
 from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene, quantized
-from rf_jax.viewer.cameras import scene_cameras
 
 Objects = Mapping[str, SceneObject]
 

@@ -6,7 +6,8 @@ from scipy.spatial.transform import Rotation
 
 from rf_jax import geometry
 from rf_jax.scene.description import Camera
-from rf_jax.viewer.cameras import camera_path, camera_to_world, scene_camera
+from rf_jax.scene.triangles import scene_camera
+from rf_jax.viewer.cameras import camera_path, camera_to_world
 
 
 def test_opencv_axes_become_those_of_scenes():

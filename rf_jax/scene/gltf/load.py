@@ -26,7 +26,13 @@ from rf_jax.scene.gltf.schema import (
 )
 from rf_jax.scene.gltf.textures import Textures
 from rf_jax.scene.mesh import facing_triangle
-from rf_jax.scene.triangles import Triangles, assemble, check_count, drop_undefined_normals
+from rf_jax.scene.triangles import (
+    Triangles,
+    assemble,
+    check_count,
+    drop_undefined_normals,
+    scene_camera,
+)
 from rf_jax.structs import DIFFUSE, EMISSION, FLAT_NORMAL, NORMAL, NUM_CHANNELS, ROUGHNESS, Scene
 
 _log = logging.getLogger(__name__)
@@ -215,11 +221,9 @@ def _cameras(file, nodes, low, high) -> tuple[list[Camera], tuple[str, str]]:
             continue
         if (pose := rigid(to_world)) is None:
             raise InputError(f"nodes[{index}]: a camera without a direction: it has no scale")
-        position, backward, up = pose[:3, 3], pose[:3, 2], pose[:3, 1]
         fov = math.degrees(camera.perspective.yfov)
-        target = position - backward * half_side
         names.append(f"{len(cameras)} {node.name or camera.name or ''}".rstrip())
-        cameras.append(Camera(tuple(position), tuple(target), tuple(up), fov))
+        cameras.append(scene_camera(pose, half_side, fov))
     if cameras:
         became = f"views {listed(names)}; square, as high as the camera's image"
         return cameras, (f"{len(cameras)} cameras", became)
