@@ -22,7 +22,7 @@ from rf_jax.attention.auto import auto_attention
 from rf_jax.attention.registry import Attention, Sinks
 from rf_jax.attention.summaries import block_summaries
 from rf_jax.attention.window import Near, Shared, window_attention
-from rf_jax.schema import Count, Size, check_fields
+from rf_jax.schema import Count, check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +31,14 @@ class SlidingSinkOptions:
 
     Attributes:
       window: how many places before and after itself a token that is no sink reads; with summaries,
-        before and after its block, in whole blocks.
+        before and after its block, in whole blocks. 0 leaves the token or its block.
       block: tokens that share a summary; 0 makes no summaries, and what is beyond the window is not
         read.
       lights: how many triangles that emit light are sinks, at most; the brightest, if there are
         more. For networks of V1, because all lights are sinks in V2.
     """
 
-    window: Size = 256
+    window: Count = 256
     block: Count = 32
     lights: Count = 16
 
