@@ -21,8 +21,9 @@ from jax import lax
 from rf_jax.attention.blocks import join_blocks, split_blocks
 from rf_jax.precision import float32_product
 
-TILE = 256
-"""Queries of a tile, unless blocks are larger."""
+SMALLEST_TILE, LARGEST_TILE = 64, 256
+"""Queries of a tile, unless blocks are larger. Between these it is as large as the window on one
+side: a larger tile meets more keys that few of its queries read."""
 
 GPU_SCORES = 2**26
 """About the largest number of scores at a time on GPUs: 256 MiB in float32."""
@@ -82,8 +83,10 @@ def window_attention(
       [B, S, nh, hd]; 0 in rows without keys.
     """
     batch, length, num_heads, head_dim = query.shape
-    tile = near.block * max(min(TILE, length) // near.block, 1)
-    after, margin = -length % tile, near.block * near.reach
+    margin = near.block * near.reach
+    tile = min(max(margin, SMALLEST_TILE), LARGEST_TILE, length)
+    tile = near.block * max(tile // near.block, 1)
+    after = -length % tile
     queries = split_blocks(jnp.pad(query, ((0, 0), (0, after), (0, 0), (0, 0))), tile)
     if shared is None:
         nothing = jnp.zeros((batch, 0, num_heads, head_dim), key.dtype)
