@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rf_jax.attention import get_attention
+from rf_jax.attention import Sinks, get_attention
 from rf_jax.config_files import load_config_file
 from rf_jax.models import VARIANTS
 from rf_jax.planning.gpus import GIB, GPUS, Gpu
@@ -38,7 +39,10 @@ from rf_jax.training.config import TrainingConfig
 
 CONFIGS = ("base_256", "base_512", "large_256", "large_512", "finetune_performer")
 ATTENTIONS = ("auto", "dot_product", "flash")
+SELF_ATTENTIONS = ("auto", "performer", "sliding_sink", "pooled", "latent")
 KEYS = 4096
+LONG = (16_384, 65_536)
+SINKS = 32
 TRIANGLES = (4096, 65_536)
 DEVICES = 8
 
@@ -47,27 +51,47 @@ Programs = Iterator[tuple[str, Callable[[], list[Plan]]]]
 
 
 def attention_programs(gpu: Gpu) -> Programs:
-    """Each attention function, in each type, and its gradient."""
+    """Each attention function and its gradient: exact ones in each type, and long sequences."""
     for name in ATTENTIONS:
         for precision, dtype in PRECISIONS.items():
+            yield (
+                f"attention {name}, {precision}, {KEYS:,} keys",
+                lambda n=name, d=dtype: plan_attention(n, KEYS, d, gpu),
+            )
+    for count in LONG:
+        for name in SELF_ATTENTIONS:
+            yield (
+                f"attention {name}, bf16, {count:,} tokens",
+                lambda n=name, c=count: plan_attention(n, c, jnp.bfloat16, gpu),
+            )
 
-            def compile_both(name=name, dtype=dtype):
-                mesh = device_mesh(gpu_devices(gpu, 1))
-                place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-                array = jax.ShapeDtypeStruct((1, KEYS, 6, 128), dtype, sharding=place)
-                function = get_attention(name).bind()
 
-                def loss(*arrays):
-                    return function(*arrays, None).astype(jnp.float32).sum()
+def plan_attention(name: str, tokens: int, dtype: Any, gpu: Gpu) -> list[Plan]:
+    """A layer's attention, of tokens that attend to themselves, and its gradient."""
+    mesh = device_mesh(gpu_devices(gpu, 1))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    heads = [jax.ShapeDtypeStruct((1, tokens, 6, 128), dtype, sharding=place)] * 3
+    attention = get_attention(name)
+    sinks = Sinks(jnp.array([SINKS]), SINKS)
+    more = (None, sinks) if attention.reads_sinks else (None,)
+    function, variables = attention.bind(), ()
+    if attention.has_variables:
+        few = jnp.zeros((1, 2, 6, 128), dtype)
+        variables = (function.init(jax.random.key(0), few, few, few),)
+        function = function.apply
 
-                programs = {"forward": function, "with gradient": jax.grad(loss, (0, 1, 2))}
-                arrays = {"query": array, "key": array, "value": array}
-                return [
-                    plan_program(label, jax.jit(program).lower(*arrays.values()), arrays, gpu, 1)
-                    for label, program in programs.items()
-                ]
+    def loss(*heads):
+        return function(*variables, *heads, *more).astype(jnp.float32).sum()
 
-            yield f"attention {name}, {precision}, {KEYS:,} keys", compile_both
+    programs = {
+        "forward": lambda *heads: function(*variables, *heads, *more),
+        "with gradient": jax.grad(loss, (0, 1, 2)),
+    }
+    arrays = dict(zip(("query", "key", "value"), heads, strict=True))
+    return [
+        plan_program(label, jax.jit(program).lower(*heads), arrays, gpu, 1)
+        for label, program in programs.items()
+    ]
 
 
 def rendering_programs(gpu: Gpu) -> Programs:
