@@ -37,7 +37,7 @@ from rf_jax.rendering.sharding import device_mesh
 from rf_jax.scene.random_scene import random_scene
 from rf_jax.training.config import TrainingConfig
 
-CONFIGS = ("base_256", "base_512", "large_256", "large_512", "finetune_performer")
+CONFIGS = ("base_256", "base_512", "large_256", "large_512", "base_64k", "finetune_performer")
 ATTENTIONS = ("auto", "dot_product", "flash")
 SELF_ATTENTIONS = ("auto", "performer", "sliding_sink", "pooled", "latent")
 KEYS = 4096

@@ -1,0 +1,15 @@
+"""The table of what a layer costs."""
+
+from rf_jax.studies import layer_cost
+
+
+def test_the_table(monkeypatch, capsys):
+    arguments = ["--tokens", "300", "--variant", "testing", "--attention", "auto", "pooled"]
+    monkeypatch.setattr("sys.argv", ["layer_cost", *arguments, "latent"])
+    layer_cost.main()
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()[2:]}
+    assert list(rows) == ["auto", "pooled", "latent"]
+    assert rows["auto"][2] == "1.0"
+    assert rows["pooled"][2] == f"{300**2 / (256**2 + 44**2 + 300):.1f}"
+    assert rows["latent"][2] == f"{300 / 256:.1f}"
+    assert all(float(row[3]) > 0 and float(row[4]) > 0 for row in rows.values())
