@@ -84,7 +84,7 @@ def main() -> None:
     if path.suffix.lower() != ".json":
         raise InputError(
             f"{path}: expected a .json scene, because --free names its objects and the result has "
-            "its form; HDF5 files hold no names"
+            "its form; of a glTF file, python -m rf_jax.scene to_json makes one"
         )
     description = load_scene_description(path)
     free = parse_free(args.free, description)
