@@ -84,7 +84,8 @@ def main() -> None:
     if path.suffix.lower() != ".json":
         raise InputError(
             f"{path}: expected a .json scene, because --free names its objects and the result has "
-            "its form; of a glTF file, python -m rf_jax.scene to_json makes one"
+            "its form; HDF5 files hold no names, and glTF files are converted by "
+            "python -m rf_jax.scene to_json"
         )
     description = load_scene_description(path)
     free = parse_free(args.free, description)
