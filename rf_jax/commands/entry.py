@@ -39,7 +39,7 @@ convert = _command(
 )
 data = _command("rf_jax.commands.data")
 evaluate = _command("rf_jax.commands.evaluate")
-inverse = _command("rf_jax.commands.inverse")
+inverse = _command("rf_jax.commands.inverse", "give --remat, or smaller targets")
 scene = _command("rf_jax.commands.scene")
 plan = _command("rf_jax.commands.plan", "close other programs: compiling needs several GB")
 view = _command("rf_jax.commands.view")

@@ -68,6 +68,12 @@ def parse_args() -> argparse.Namespace:
         default=str(BUNDLED_WEIGHTS),
         help="weights of RenderFormer V1, as for render.py (default: the bundled weights)",
     )
+    add(
+        "--remat",
+        action="store_true",
+        help="compute each layer again for the gradient instead of storing it: less memory, more "
+        "time",
+    )
     add("--output_dir", type=Path, default=Path("output/inverse"), help="folder for the files")
     args = parser.parse_args()
     if args.steps < 1:
@@ -98,7 +104,7 @@ def main() -> None:
     side = targets.shape[1]
     with prefix_errors(args.targets[0]):
         renderer.check_resolution(side)
-    render = render_function(renderer, side)
+    render = render_function(renderer, side, args.remat)
     parameters = with_description_cameras(scene_parameters(scene), description)
     start = start_values(free, description, parameters)
     before = renderer.render(scene, side)[0]

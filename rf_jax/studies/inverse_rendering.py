@@ -64,7 +64,10 @@ def parse_args() -> argparse.Namespace:
     add("--learning_rate", type=float, default=0.02, help="of the first step, falling to 0")
     add("--grey", type=float, default=0.3, help="what all walls begin with")
     add("--spp", type=int, default=32, help="samples per pixel of each of Mitsuba's steps")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.steps < 1 or args.spp < 1:
+        parser.error("--steps and --spp: expected positive numbers")
+    return args
 
 
 def main() -> None:
