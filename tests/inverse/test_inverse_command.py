@@ -1,13 +1,16 @@
 """`python -m rf_jax.inverse` with a small random network."""
 
 import csv
+import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
 from rf_jax.images.files import load_exr, load_png, save_exr
 from rf_jax.rendering.renderer import Renderer
-from rf_jax.scene import load_scene, load_scene_description, save_h5
+from rf_jax.scene import bundled_scene, load_scene, load_scene_description, save_h5
+from rf_jax.scene.description import save_scene_description
 from rf_jax.weights.checkpoint import save_checkpoint
 
 FREE = "left_wall.diffuse=0.4,light.emission,floor.roughness,light.position=0.4 -0.7 2.4"
@@ -35,34 +38,49 @@ def inverse(command, tmp_path, variables, config, target):
     return run
 
 
+def two_views(folder):
+    """The bundled scene in a folder of its own, with a second camera."""
+    shutil.copytree(bundled_scene("cornell_box").parent, folder)
+    description = load_scene_description(folder / "scene.json")
+    (camera,) = description.cameras
+    cameras = camera, dataclasses.replace(camera, position=(0.5, -1.9, 0.2), fov=45.0)
+    path = folder / "room.json"
+    save_scene_description(dataclasses.replace(description, cameras=cameras), path)
+    return path
+
+
 @pytest.mark.slow
-def test_a_fit(inverse, tmp_path, renderer, target):
+def test_a_fit(inverse, tmp_path, renderer):
+    """Of two views, each with a target."""
     pytest.importorskip("matplotlib")
-    arguments = ("--free", FREE, "--steps", 12, "--output_dir", "a/fit")
-    status, out, _ = inverse("cornell_box", "target.exr", *arguments)
+    scene = two_views(tmp_path / "scenes")
+    targets = renderer.render(load_scene(scene), 16)[0]
+    for i, target in enumerate(targets):
+        save_exr(f"target_{i}.exr", target)
+    arguments = ("--free", FREE, "--steps", 12, "--output_dir", "a/fit", "--remat")
+    status, out, _ = inverse(scene, "target_0.exr", "target_1.exr", *arguments)
     assert status == 0
     *lines, loss, written = out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [
         "left_wall.diffuse", "light.emission", "floor.roughness", "light.position"
     ]  # fmt: skip
     assert lines[3].startswith("light.position: 0.4 -0.7 2.4 -> ")
-    assert loss.startswith("loss: ") and written == "-> a/fit/cornell_box_fitted.json"
+    assert loss.startswith("loss: ") and written == "-> a/fit/room_fitted.json"
     folder = tmp_path / "a" / "fit"
     rows = list(csv.reader((folder / "loss.csv").open()))
     losses = [float(value) for _, value in rows[1:]]
     assert len(losses) == 13 and min(losses) < 0.5 * losses[0]
     # The written scene renders to the result, from another folder too
-    scene = load_scene(folder / "cornell_box_fitted.json")
-    image = renderer.render(scene, 16)[0, 0]
-    result = load_exr(folder / "cornell_box_fitted_view_0.exr")
+    image = renderer.render(load_scene(folder / "room_fitted.json"), 16)[0]
+    result = np.stack([load_exr(folder / f"room_fitted_view_{i}.exr") for i in range(2)])
     np.testing.assert_allclose(np.log1p(image), np.log1p(result), rtol=1e-4, atol=1e-5)
-    error = np.log10(1 + np.maximum(result, 0)) - np.log10(1 + np.maximum(target, 0))
+    error = np.log10(1 + np.maximum(result, 0)) - np.log10(1 + np.maximum(targets, 0))
     assert np.mean(error**2) < 0.7 * losses[0]
     # The walls that were not free are as they were
-    written = load_scene_description(folder / "cornell_box_fitted.json")
+    written = load_scene_description(folder / "room_fitted.json")
     assert written.objects["right_wall"].material.diffuse == (0.1, 0.45, 0.08)
     sheet, curve = load_png(folder / "sheet.png"), load_png(folder / "loss.png")
-    assert sheet.shape[1] == 4 * 256 and curve.std() > 1
+    assert sheet.shape[1] == 4 * 256 and sheet.shape[0] > 2 * 256 and curve.std() > 1
 
 
 def assert_refused(result, *parts):
