@@ -45,6 +45,15 @@ def dropped_parts(document: Document) -> list[tuple[str, str]]:
             "only triangles are rendered",
         ),
         ("morphed meshes", animated, "they stand in their basic form"),
+        (
+            "textures without a PNG, JPEG or WebP image",
+            [
+                t
+                for t in document.textures
+                if t.source is None and not t.extensions.EXT_texture_webp
+            ],
+            "their materials are of one colour",
+        ),
         ("normal maps", [m for m in materials if m.normalTexture], "constant within a triangle"),
         (
             "occlusion maps",

@@ -215,12 +215,14 @@ def test_what_is_dropped_is_said(triangle, tmp_path):
         "cameras": [{"type": "orthographic"}],
     }
     triangle.node(camera=0)
+    triangle.add("textures", extensions={"KHR_texture_basisu": {"source": 0}})
     triangle.add("materials", alphaMode="BLEND", normalTexture={"index": 0})
     triangle.node(primitives=[triangle.triangles(CORNER, mode=0)])
     _, report = load_gltf(triangle.write(tmp_path / "a.glb"))
     assert [what for what, _ in report.dropped] == [
         "2 animations",
         "1 primitives of points or lines",
+        "1 textures without a PNG, JPEG or WebP image",
         "1 normal maps",
         "1 transparent materials",
         "1 orthographic cameras",
