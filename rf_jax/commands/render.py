@@ -150,7 +150,7 @@ def main() -> None:
     if renderer.approximates_exact_weights:
         print(
             f"note: these weights were trained with exact attention, which {args.attention} only "
-            "approximates; with the Performer, light transport is lost (docs/attention.md)"
+            "approximates; sliding_sink comes near, others lose light transport (docs/attention.md)"
         )
     if renderer.config.v2 is not None:
         used = renderer.config.view_independent_attention
