@@ -72,7 +72,7 @@ def parse_args() -> argparse.Namespace:
     add("--seconds", type=float, default=5.0, help="time of each measurement")
     add("--repeats", type=int, default=3, help="measurements of each kind")
     add("--events", type=int, default=0, help="random changes after that")
-    add("--size", type=int, nargs=2, default=(960, 600), help="width and height of the page")
+    add("--size", type=int, nargs=2, default=(800, 500), help="width and height of the page")
     return parser.parse_args()
 
 

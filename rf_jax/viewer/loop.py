@@ -24,8 +24,8 @@ from rf_jax.viewer.state import EditedScene, Objects, SceneObject
 STILL_SECONDS = 0.25
 """What has not changed for so long is still, and is shown at the full resolution."""
 
-SECONDS_BETWEEN = 1 / 30
-"""Least time between two images of one page, which leaves time to the page itself."""
+SECONDS_BETWEEN = 1 / 60
+"""Least time between two images of one page; no screen needs more."""
 
 SMOOTH_SECONDS = 1 / 20
 """Longest time of an image that moves, by which `moving_resolution` chooses."""

@@ -23,6 +23,9 @@ from rf_jax.viewer.wireframe import first_hit
 
 NO_OBJECT = "(none)"
 
+MANY = 40
+"""Of more objects than this, only those that were chosen have sliders: pages would load slowly."""
+
 BRIGHTEST = 8000.0
 """Emitted radiance at the end of a slider, unless a light begins with more."""
 
@@ -35,14 +38,6 @@ class _Controls:
     hues: dict[str, viser.GuiInputHandle]
     roughness: viser.GuiInputHandle
     vectors: dict[str, viser.GuiInputHandle]
-
-    def inputs(self) -> list[viser.GuiInputHandle]:
-        return [
-            *self.strengths.values(),
-            *self.hues.values(),
-            self.roughness,
-            *self.vectors.values(),
-        ]
 
     def show(self, described: SceneObject, pivot: np.ndarray) -> None:
         """Sets the inputs to the values of an object."""
@@ -75,6 +70,7 @@ class ObjectTree:
         self._first: Objects = edited.objects
         self._pivots = {name: pivot_of(mesh) for name, mesh in edited.meshes.items()}
         self._controls: dict[str, _Controls] = {}
+        self._folders: dict[str, viser.GuiFolderHandle] = {}
         self._wireframe = Wireframe(server, edited, wireframe)
         self._handles = Handles(server, loop.edit, self._was_moved)
         with server.gui.add_folder("Objects", order=2):
@@ -113,17 +109,22 @@ class ObjectTree:
         self._chosen.on_update(self._on_choice)
         lights = [name for name, each in self._first.items() if any(each.material.emissive)]
         surfaces = [name for name in self._first if name not in lights]
+        few = len(self._first) <= MANY
+        if not few:
+            gui.add_markdown(f"{len(self._first)} objects; choose those whose sliders you need.")
         for title, names in (("Lights", lights), ("Surfaces", surfaces)):
             if names:
-                with gui.add_folder(title):
-                    for name in names:
+                with gui.add_folder(title) as folder:
+                    self._folders |= dict.fromkeys(names, folder)
+                    for name in names if few else ():
                         self._add(name)
         gui.add_button("Reset all objects").on_click(self._on_reset)
 
     def _add(self, name: str) -> None:
+        """Adds the folder of an object."""
         described, pivot, gui = self._first[name], self._pivots[name], self._gui
         material, strengths, hues, vectors = described.material, {}, {}, {}
-        with gui.add_folder(name, expand_by_default=len(self._first) == 1):
+        with gui.add_folder(name, expand_by_default=len(self._first) > MANY):
             for field, most in (("diffuse", 1.0), ("specular", 1.0), ("emissive", BRIGHTEST)):
                 strength, hue = split_color(getattr(material, field))
                 most = max(most, strength)
@@ -171,6 +172,9 @@ class ObjectTree:
 
     async def _on_choice(self, event: viser.GuiEvent) -> None:
         name = None if self._chosen.value == NO_OBJECT else self._chosen.value
+        if name is not None and name not in self._controls:
+            with self._folders[name]:
+                self._add(name)
         self._wireframe.choose(name)
         self._handles.choose(self._loop.edited, name)
 

@@ -173,7 +173,7 @@ def test_images_of_one_page_keep_a_distance():
     for _ in range(1000):
         bench.look(1)
         bench.work(0.001)
-    assert 25 <= len(bench.frames[1]) <= 31
+    assert 50 <= len(bench.frames[1]) <= 61
 
 
 def test_what_begins_to_move_during_stage_one_is_rendered_low():

@@ -128,8 +128,9 @@ def dots(points):
     return paint
 
 
-def test_the_lines_of_the_page_meet_the_image(serve):
+def test_the_lines_of_the_page_meet_the_image(serve, monkeypatch):
     """A vertex is drawn by WebGL where the image shows it, on a canvas of any shape."""
+    monkeypatch.setattr("rf_jax.viewer.objects.MANY", 3)
     point = np.array([[0.21, -0.13, 0.17]])
     viewer = serve(FakeRenderer(dots(point)))
     viewer.loop.change_settings(resolution=512, moving=512)
@@ -149,6 +150,12 @@ def test_the_lines_of_the_page_meet_the_image(serve):
             expected = browser.on_page(page, point[0])
             # A pixel of the image is 1.2 pixels wide on the page
             np.testing.assert_allclose((x, y), expected, atol=1.3)
+
+        # There are many objects: only what is chosen has sliders
+        page.get_by_text("7 objects").wait_for()
+        assert not page.get_by_text("roughness", exact=True).count()
+        browser.choose(page, "short_box")
+        page.get_by_text("roughness", exact=True).wait_for()
 
 
 def test_two_pages_share_the_scene_and_have_a_camera_each(serve):
