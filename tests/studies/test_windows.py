@@ -13,6 +13,7 @@ def run(monkeypatch, *arguments):
     windows.main()
 
 
+@pytest.mark.slow
 def test_the_smallest_window_that_loses_nothing_is_found(tmp_path, monkeypatch, capsys):
     arguments = ["--max_scenes", 1, "--views", 1, "--windows", 4, 128, "--block", 8]
     run(monkeypatch, *arguments, "--output_dir", tmp_path)
