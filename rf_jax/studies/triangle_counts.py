@@ -5,7 +5,8 @@
 prints for each network the PSNR and SSIM of scenes by their number of triangles, and the same for
 scenes whose triangles are cut into four. These are the same surfaces under the same light, so they
 have the same truth; only the network reads four times as many tokens. The table also has the time
-of the view-independent stage, and `triangle_counts.csv` has a line for each scene.
+of the view-independent stage, `triangle_counts.csv` has a line for each scene, and
+`triangle_counts.png` shows the scenes of most triangles.
 """
 
 import argparse
@@ -21,6 +22,9 @@ from tqdm import tqdm
 
 from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.files import atomic_path
+from rf_jax.images.comparison import with_titles
+from rf_jax.images.files import save_png
+from rf_jax.images.tone_map import to_uint8, tone_map
 from rf_jax.rendering.evaluation import compare
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene.dataset import find_files
@@ -29,6 +33,9 @@ from rf_jax.structs import Scene
 
 BOUNDS = (250, 500, 1000)
 """Numbers of triangles that separate the columns of the table."""
+
+SHEET_ROWS, SHEET_SCALE = 4, 3
+"""Scenes on the sheet, and how much it is enlarged."""
 
 CORNERS = np.array(
     [
@@ -49,25 +56,43 @@ def parse_args() -> argparse.Namespace:
     add("--data", type=Path, required=True, help="a folder of .h5 files with images")
     add("--max_scenes", type=int, help="compare only this number of scenes (default: all)")
     add("--views", type=int, default=2, help="compare only this number of views of each scene")
-    add("--output_dir", type=Path, default=Path("output"), help="folder for triangle_counts.csv")
+    add("--output_dir", type=Path, default=Path("output"), help="folder for both files")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     files = [path for path, _ in find_files(args.data, None)][: args.max_scenes]
-    rows = []
+    rows, columns = [], {}
     for checkpoint in args.checkpoints:
-        name = Path(checkpoint).name
-        found = list(compare_scenes(Renderer.from_pretrained(checkpoint), files, args.views))
+        name, renderer = Path(checkpoint).name, Renderer.from_pretrained(checkpoint)
+        found = list(compare_scenes(renderer, files, args.views))
         rows += [{"network": name} | row for row in found]
         print(format_table(name, found))
+        largest = _largest(args.data, found)
+        columns[name] = [renderer.render(load_h5(path))[0, 0] for path in largest]
+    columns["path traced"] = [np.float32(load_images(path)[0, ..., :3]) for path in largest]
+    save_png(args.output_dir / "triangle_counts.png", sheet(columns))
     table = args.output_dir / "triangle_counts.csv"
     with atomic_path(table) as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    print(f"-> {table}")
+    print(f"-> {table}, triangle_counts.png")
+
+
+def _largest(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
+    """The files of the scenes of most triangles."""
+    names = {row["scene"]: row["triangles"] for row in rows}
+    return [folder / f"{name}.h5" for name in sorted(names, key=names.get)[-SHEET_ROWS:]]
+
+
+def sheet(columns: dict[str, list[np.ndarray]]) -> np.ndarray:
+    """Linear images [H, W, 3] in titled columns, enlarged: uint8 [h, w, 3]."""
+    pictures = [[tone_map(np.maximum(x, 0), "agx") for x in column] for column in columns.values()]
+    grid = np.concatenate([np.concatenate(column) for column in pictures], axis=1)
+    enlarged = to_uint8(grid).repeat(SHEET_SCALE, axis=0).repeat(SHEET_SCALE, axis=1)
+    return with_titles(enlarged, tuple(columns))
 
 
 def compare_scenes(renderer: Renderer, files: list[Path], views: int) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from rf_jax.images.files import load_png
 from rf_jax.rendering.evaluation import evaluate
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import load_scene
@@ -41,6 +42,7 @@ def test_the_study_agrees_with_evaluation(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["triangle_counts", *map(str, arguments)])
     triangle_counts.main()
     lines = capsys.readouterr().out.splitlines()
+    assert load_png(tmp_path / "triangle_counts.png").shape == (24 + 3 * 64, 2 * 3 * 64, 3)
     assert [line[:20].strip() for line in lines[1:6:3]] == ["psnr", "psnr cut in four"]
     with (tmp_path / "triangle_counts.csv").open() as file:
         rows = list(csv.DictReader(file))
