@@ -68,6 +68,9 @@ def get_attention(name: str, options: tuple[Any, ...] = ()) -> Attention:
 def parse_attention(names: str) -> tuple[str, str]:
     """The names of both stages' attention functions in "both" or "first,second".
 
+    One name of a function for tokens that attend to themselves is that of the first stage; the
+    second stage is then exact.
+
     Returns:
       the names for the view-independent and the view-dependent stage; unchecked.
 
@@ -77,4 +80,7 @@ def parse_attention(names: str) -> tuple[str, str]:
     stages = [name.strip() for name in names.split(",")]
     if len(stages) > 2:
         raise InputError(f'attention: expected "name" or "stage1,stage2", found {names!r}')
-    return stages[0], stages[-1]
+    first, second = stages[0], stages[-1]
+    if len(stages) == 1 and first in ATTENTIONS and ATTENTIONS[first].self_only:
+        second = AUTO.name
+    return first, second

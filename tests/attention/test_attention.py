@@ -131,5 +131,6 @@ def test_unknown_names_list_the_known_ones():
 def test_names_by_stage():
     assert parse_attention("dot_product") == ("dot_product", "dot_product")
     assert parse_attention("a, b") == ("a", "b")
+    assert parse_attention("sliding_sink") == ("sliding_sink", "auto")
     with pytest.raises(InputError, match="stage1,stage2"):
         parse_attention("a,b,c")

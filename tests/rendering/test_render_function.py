@@ -255,7 +255,7 @@ def test_the_example_in_the_readme():
 
 
 def test_networks_that_are_not_functions_of_these_parameters(variables, config):
-    attention = Renderer(variables, config, attention="sliding_sink,auto", devices=1)
+    attention = Renderer(variables, config, attention="sliding_sink", devices=1)
     with pytest.raises(rf_jax.InputError, match="'sliding_sink' needs triangles that are sorted"):
         rf_jax.render_function(attention)
     v2 = VARIANTS["testing_v2"]
