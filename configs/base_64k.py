@@ -1,7 +1,7 @@
-r"""V1-Base for scenes of up to 65,536 triangles, 512x512, from the weights of base_512.
+r"""V1-Base for scenes of up to 65,520 triangles, 512x512, from the weights of base_512.
 
 python -m rf_jax.datagen --config configs/data_512.py --output_dir data/rooms_64k \
-    --config.num_scenes=20000 --config.sampler.max_triangles=65536 \
+    --config.num_scenes=20000 --config.sampler.max_triangles=65520 \
     --config.sampler.background_cells="(2, 64)"
 python train.py --config configs/base_64k.py --workdir workdirs/base_64k
 

@@ -69,7 +69,7 @@ class GltfFile:
             value = glb_document(data) if is_binary else parse_json(data)
             self.document = _checked_document(value)
             chunk = _binary_chunk(data) if is_binary else None
-            self._buffers = [self._read_buffer(i, chunk) for i in range(len(self.document.buffers))]
+            self._buffers = self._read_buffers(chunk)
             count = sum(accessor.count for accessor in self.document.accessors)
             if count > MAX_VERTICES:
                 raise InputError(
@@ -128,6 +128,15 @@ class GltfFile:
         if parts.scheme or parts.netloc or name.startswith("/"):
             raise InputError(f"expected a path relative to the file, found {uri[:60]!r}")
         return read_bytes(self.path.parent / name, MAX_MESH_BYTES)
+
+    def _read_buffers(self, chunk: bytes | None) -> list[memoryview]:
+        buffers, total = [], 0
+        for index in range(len(self.document.buffers)):
+            buffers.append(self._read_buffer(index, chunk))
+            total += len(buffers[-1])
+            if total > MAX_MESH_BYTES:  # many of them may name one file
+                raise InputError(f"buffers: expected at most {MAX_MESH_BYTES:,} bytes in all")
+        return buffers
 
     def _read_buffer(self, index: int, chunk: bytes | None) -> memoryview:
         buffer = self.document.buffers[index]

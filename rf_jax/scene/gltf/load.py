@@ -72,6 +72,22 @@ class _Piece(NamedTuple):
     material: str
 
 
+class _Objects(dict[str, Triangles]):
+    """The triangles of objects, by distinct names."""
+
+    def __init__(self):
+        super().__init__()
+        self._numbers: dict[str, int] = {}
+
+    def new_name(self, name: str) -> str:
+        """The name, with a number if it is taken."""
+        number = self._numbers.get(name, 1)
+        while (new := name if number == 1 else f"{name}_{number}") in self:
+            number += 1
+        self._numbers[name] = number  # all below are taken: a thousand equal names stay cheap
+        return new
+
+
 def load_gltf(path: str | Path) -> tuple[Scene, ImportReport]:
     """Loads the default scene of a `.glb` or `.gltf` file.
 
@@ -105,12 +121,12 @@ def load_gltf(path: str | Path) -> tuple[Scene, ImportReport]:
     return scene, report
 
 
-def _objects(file: GltfFile, nodes: list[PlacedNode]) -> dict[str, Triangles]:
+def _objects(file: GltfFile, nodes: list[PlacedNode]) -> _Objects:
     """The placed triangles of all primitives, by distinct names."""
     document, textures = file.document, Textures(file)
     pieces = functools.cache(lambda index: list(_pieces(file, textures, index)))
     worlds = {index: to_world for index, _, to_world in nodes}
-    parts: dict[str, Triangles] = {}
+    parts = _Objects()
     count = 0
     for index, node, to_world in nodes:
         if node.mesh is None:
@@ -120,12 +136,13 @@ def _objects(file: GltfFile, nodes: list[PlacedNode]) -> dict[str, Triangles]:
         for piece in pieces(node.mesh):
             count += len(piece.texture)
             check_count(count)
+            placement = to_world
             if node.skin is not None and piece.corners.joints is not None:
                 skin = item(document.skins, node.skin, f"nodes[{index}].skin")
-                to_world = skinned(file, skin, piece.corners, worlds, f"skins[{node.skin}]")
-            placed = place(piece.corners, to_world)
+                placement = skinned(file, skin, piece.corners, worlds, f"skins[{node.skin}]")
+            placed = place(piece.corners, placement)
             several = len(pieces(node.mesh)) > 1
-            full_name = _new_name(f"{name}/{piece.material}" if several else name, parts)
+            full_name = parts.new_name(f"{name}/{piece.material}" if several else name)
             if np.isnan(placed[1]).any(axis=(1, 2)).all():
                 _log.warning("%s: left out, all its triangles are degenerate", full_name)
                 continue
@@ -141,6 +158,7 @@ def _objects(file: GltfFile, nodes: list[PlacedNode]) -> dict[str, Triangles]:
 
 def _pieces(file: GltfFile, textures: Textures, mesh: int) -> Iterator[_Piece]:
     """The primitives of a mesh that have triangles."""
+    count = 0
     for number, primitive in enumerate(file.document.meshes[mesh].primitives):
         where = f"meshes[{mesh}].primitives[{number}]"
         if not TRIANGLES <= primitive.mode <= FAN:
@@ -148,6 +166,8 @@ def _pieces(file: GltfFile, textures: Textures, mesh: int) -> Iterator[_Piece]:
         corners = read_corners(file, primitive, where)
         if not len(corners.positions):
             continue
+        count += len(corners.positions)
+        check_count(count)  # before they fill the memory: they may share one array
         material, name = _MATT_GREY, f"{number}"
         if primitive.material is not None:
             material = item(file.document.materials, primitive.material, f"{where}.material")
@@ -185,7 +205,10 @@ def _add_lights(file, nodes, parts, surfaces, cube) -> list[tuple[str, str]]:
         clearance = np.linalg.norm(nearest - points, axis=1).min()
         with prefix_errors(f"nodes[{index}]: light"):
             corners, radiance = lights.emitter(light, to_world, *cube, clearance, unit)
-        name = _new_name(node.name or light.name or f"light_{reference.light}", parts)
+        name = parts.new_name(node.name or light.name or f"light_{reference.light}")
+        if not radiance.any():
+            rows.append((f"{light.type} light {name}", "dropped: it is dark"))
+            continue
         became = f"a triangle of radiance {radiance.max():.4g}, {lights.KEEPS[light.type]}"
         became += f" ({lights.WATT:g} lm = 1 W)" * blender
         rows.append((f"{light.type} light {name}", became))
@@ -194,7 +217,7 @@ def _add_lights(file, nodes, parts, surfaces, cube) -> list[tuple[str, str]]:
         middle, half_side = cube
         position = middle + np.array(LIGHT_DIRECTION) * lights.DISTANCE * half_side
         corners = facing_triangle(position, middle, lights.EDGE * half_side)
-        parts[_new_name("light", parts)] = _light_triangles(corners, np.full(3, EMISSION_OF_LIGHT))
+        parts[parts.new_name("light")] = _light_triangles(corners, np.full(3, EMISSION_OF_LIGHT))
         rows.append(("no light", "a white one, above and in front, like the published ones"))
     return rows
 
@@ -248,8 +271,3 @@ def _mesh_rows(file: GltfFile, parts: dict[str, Triangles]) -> list[tuple[str, s
     if document.textures:
         rows.append((f"{len(document.textures)} textures", "means over each triangle"))
     return rows
-
-
-def _new_name(name: str, taken: dict[str, Triangles]) -> str:
-    numbered = (f"{name}_{i}" for i in range(2, len(taken) + 3))
-    return next(n for n in (name, *numbered) if n not in taken)

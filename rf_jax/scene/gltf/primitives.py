@@ -62,7 +62,9 @@ def read_corners(file: GltfFile, primitive: Primitive, where: str) -> Corners:
     if names.COLOR_0 is not None:
         colors = read(names.COLOR_0, f"{where}.COLOR_0", (3, 4))[..., :3][faces]
     if names.JOINTS_0 is not None and names.WEIGHTS_0 is not None:
-        joints = read(names.JOINTS_0, f"{where}.JOINTS_0", (4,))[faces].astype(np.int64)
+        joints = read(names.JOINTS_0, f"{where}.JOINTS_0", (4,))[faces]
+        if joints.dtype.kind != "u":
+            raise InputError(f"{where}.JOINTS_0: expected unsigned integers")
         weights = read(names.WEIGHTS_0, f"{where}.WEIGHTS_0", (4,))[faces]
     corners = positions[faces].astype(np.float64)
     return Corners(corners, normals, colors, uvs, joints, weights)

@@ -92,7 +92,7 @@ class Textures:
 
 
 def decoded(data: bytes, is_color: bool) -> np.ndarray:
-    """An image of 8 bits a channel as linear float32 values [h, w, 4], h and w up to `MAX_SIDE`.
+    """An image as linear float32 values [h, w, 4], h and w up to `MAX_SIDE`; read with 8 bits.
 
     Args:
       data: a PNG, JPEG or WebP file.
@@ -108,6 +108,8 @@ def decoded(data: bytes, is_color: bool) -> np.ndarray:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise InputError(f"expected at most {MAX_PIXELS:,} pixels, found {width}x{height}")
+            if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip to 8
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             pixels = np.asarray(image.convert("RGBA"))
     except InputError:
         raise

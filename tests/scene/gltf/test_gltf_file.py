@@ -8,6 +8,8 @@ import pytest
 
 from rf_jax.errors import InputError
 from rf_jax.scene import load_scene
+from rf_jax.scene.gltf import file as file_module
+from rf_jax.scene.gltf import load as load_module
 from rf_jax.scene.gltf.file import GltfFile
 from tests.scene.gltf.conftest import CORNER, glb_bytes
 
@@ -180,6 +182,32 @@ def test_a_mesh_that_is_repeated_without_end(gltf, tmp_path, monkeypatch):
         gltf.node(mesh=mesh)
     with pytest.raises(InputError, match="expected at most 10 triangles"):
         load_scene(gltf.write(tmp_path / "a.glb"))
+
+
+def test_primitives_that_share_an_array_are_counted_one_by_one(gltf, tmp_path, monkeypatch):
+    baked, bake = [], load_module.bake
+
+    def counted(*arguments):
+        baked.append(bake(*arguments))
+        return baked[-1]
+
+    monkeypatch.setattr("rf_jax.scene.triangles.MAX_TRIANGLES", 10)
+    monkeypatch.setattr(load_module, "bake", counted)
+    positions = gltf.array(3 * CORNER)
+    gltf.node(primitives=[gltf.triangles(positions) for _ in range(100)])
+    with pytest.raises(InputError, match="expected at most 10 triangles"):
+        load_scene(gltf.write(tmp_path / "a.glb"))
+    assert len(baked) == 3
+
+
+def test_buffers_that_name_one_file_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_module, "MAX_MESH_BYTES", 6000)
+    (tmp_path / "a.bin").write_bytes(bytes(2000))
+    buffers = [{"uri": "a.bin", "byteLength": 1}] * 4
+    document = {"asset": {"version": "2.0"}, "buffers": buffers}
+    (tmp_path / "a.gltf").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="buffers: expected at most 6,000 bytes in all"):
+        GltfFile(tmp_path / "a.gltf")
 
 
 def test_not_gltf_at_all(tmp_path):

@@ -114,6 +114,14 @@ def test_lights_that_are_none(load, light, message):
         load(**light)
 
 
+@pytest.mark.parametrize("kind", ["point", "spot", "directional"])
+def test_a_dark_light_is_left_out(triangle, tmp_path, kind):
+    triangle.node(extensions=triangle.light(type=kind, intensity=0), translation=[0, 0, 9])
+    scene, report = load_gltf(triangle.write(tmp_path / "scene.glb"))
+    assert scene.object_names == ("corner",)
+    assert (f"{kind} light light_0", "dropped: it is dark") in report.mapped
+
+
 def test_a_scene_without_a_light_gets_one(triangle, tmp_path):
     scene, report = load_gltf(triangle.write(tmp_path / "scene.glb"))
     assert scene.object_names == ("corner", "light")

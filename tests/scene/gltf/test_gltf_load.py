@@ -11,6 +11,7 @@ import trimesh
 
 from rf_jax.geometry import project_points, world_to_camera_points
 from rf_jax.scene import load_scene, save_h5
+from rf_jax.scene.gltf import load as load_module
 from rf_jax.scene.gltf.load import load_gltf
 from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR
 from tests.scene.gltf.conftest import CORNER
@@ -189,6 +190,22 @@ def test_objects_have_distinct_names_and_can_be_changed(gltf, tmp_path):
     assert scene.object_names == expected
     changed = scene.with_material("box/red", roughness=0.5)
     np.testing.assert_array_equal(changed.texture[:, 6] == 0.5, rows_of(scene, "box/red"))
+
+
+def test_a_name_of_many_objects_is_looked_up_a_few_times_each():
+    class Objects(load_module._Objects):
+        lookups = 0
+
+        def __contains__(self, name):
+            self.lookups += 1
+            return super().__contains__(name)
+
+    objects = Objects()
+    objects["a_3"] = None
+    for _ in range(1000):
+        objects[objects.new_name("a")] = None
+    assert list(objects)[:5] == ["a_3", "a", "a_2", "a_4", "a_5"]
+    assert objects.lookups < 3000
 
 
 @pytest.mark.parametrize("size", [[1, 1, 1], [30, 1, 2], [0.01, 0.02, 0.01]])

@@ -129,6 +129,14 @@ def test_a_texture_of_one_colour_is_decoded(gltf, load):
     np.testing.assert_allclose(values[DIFFUSE] * 255, [64, 0, 255], atol=1e-4)
 
 
+def test_grey_images_of_16_bits(value=30_000):
+    """They become those of 8 bits instead of white."""
+    data = io.BytesIO()
+    Image.fromarray(np.full((2, 3), value, np.uint16)).save(data, "PNG")
+    pixels = decoded(data.getvalue(), is_color=False)
+    np.testing.assert_allclose(pixels[..., :3], value / 65535, atol=1 / 255)
+
+
 def test_a_texture_is_averaged_after_decoding(gltf, load):
     """Black and white in equal parts are 0.5, and not the sRGB value in the middle."""
     board = 255 * (np.indices((64, 64)).sum(axis=0) // 4 % 2)

@@ -152,6 +152,29 @@ def test_a_skin_moves_its_mesh(gltf, tmp_path):
         load(gltf, tmp_path)
 
 
+def test_a_skin_moves_only_the_primitives_that_have_joints(gltf, tmp_path):
+    arrays = {
+        "JOINTS_0": gltf.array([[0, 0, 0, 0]] * 3, "u1"),
+        "WEIGHTS_0": gltf.array([[1, 0, 0, 0]] * 3),
+    }
+    skin = gltf.add("skins", joints=[gltf.node(translation=[0, 0, 5])])
+    primitives = [gltf.triangles(CORNER, **arrays), gltf.triangles(2 * CORNER)]
+    gltf.node(primitives=primitives, skin=skin, translation=[7, 0, 0])
+    triangles = load(gltf, tmp_path).triangles
+    np.testing.assert_allclose(triangles[0], z_up(np.add(CORNER, [0, 0, 5])), atol=1e-6)
+    for triangle in triangles[1:3]:
+        np.testing.assert_allclose(triangle, z_up(np.add(CORNER, [7, 0, 0])), atol=1e-6)
+
+
+def test_joints_below_0(gltf, tmp_path):
+    joints = gltf.array([[-3, 0, 0, 0]] * 3, "i1")
+    arrays = {"JOINTS_0": joints, "WEIGHTS_0": gltf.array([[1, 0, 0, 0]] * 3)}
+    skin = gltf.add("skins", joints=[gltf.node()])
+    gltf.node(primitives=[gltf.triangles(CORNER, **arrays)], skin=skin)
+    with pytest.raises(InputError, match="JOINTS_0: expected unsigned integers"):
+        load(gltf, tmp_path)
+
+
 def test_nodes_that_are_no_tree(triangle, tmp_path):
     nodes = triangle.document["nodes"]
     cases = [
