@@ -108,8 +108,9 @@ def _attention_fn(variables, config, layer) -> AttentionFn:
         return attention.bind()
 
     def of_layer(collection):
-        layers = variables[collection]["view_independent"]["layers"]
-        return jax.tree.map(lambda x: x[layer], layers["attention"].get(attention.name, {}))
+        layers = variables[collection]["view_independent"].get("layers", {})
+        own = layers.get("attention", {}).get(attention.name, {})
+        return jax.tree.map(lambda x: x[layer], own)
 
     bound = {name: of_layer(name) for name in COLLECTIONS}
     return lambda *inputs: attention.bind().apply(bound, *inputs)

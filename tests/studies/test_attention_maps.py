@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rf_jax.attention.dot_product import dot_product_attention
+from rf_jax.attention.latent import LatentOptions
 from rf_jax.attention.performer import PerformerOptions
 from rf_jax.attention.sliding_sink import SlidingSinkOptions
 from rf_jax.images.files import load_png
@@ -16,6 +17,11 @@ from rf_jax.scene import load_scene
 from rf_jax.studies import attention_maps
 from rf_jax.weights.checkpoint import save_checkpoint
 from rf_jax.weights.random_weights import random_variables
+
+OPTIONS = {
+    "sliding_sink": SlidingSinkOptions(window=5, block=3, lights=2),
+    "latent": LatentOptions(latents=4),
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +50,12 @@ def test_weights_are_the_softmax_and_none_goes_to_padding():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["exact", "performer", "sliding_sink"])
+@pytest.mark.parametrize("name", ["exact", "performer", "sliding_sink", "latent"])
 def test_maps_of_a_network(config, performer_config, scene, name):
     if name == "performer":
         config = performer_config
-    if name == "sliding_sink":
-        options = (SlidingSinkOptions(window=5, block=3, lights=2),)
-        attention = {"view_independent_attention": name, "attention_options": options}
+    if name in OPTIONS:
+        attention = {"view_independent_attention": name, "attention_options": (OPTIONS[name],)}
         config = dataclasses.replace(config, **attention)
     variables = random_variables(config, seed=0)
     maps = attention_maps.attention_maps(variables, config, scene)
