@@ -39,7 +39,10 @@ def parse_args() -> argparse.Namespace:
         help="functions to compare",
     )
     add("--repeats", type=int, default=1, help="how often each runs; the fastest counts")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if min(args.tokens, args.repeats) < 1:
+        parser.error("--tokens and --repeats: expected positive numbers")
+    return args
 
 
 def main() -> None:

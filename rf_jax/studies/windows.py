@@ -71,7 +71,10 @@ def parse_args() -> argparse.Namespace:
     add("--views", type=int, default=2, help="compare only this number of views of each scene")
     add("--parts", type=int, choices=(1, 4), default=1, help="cut each triangle into so many")
     add("--output_dir", type=Path, default=Path("output"), help="folder for windows.csv")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if min(args.max_scenes, args.views, *args.windows) < 1:
+        parser.error("--max_scenes, --views and --windows: expected positive numbers")
+    return args
 
 
 def main() -> None:

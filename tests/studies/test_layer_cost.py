@@ -1,5 +1,7 @@
 """The table of what a layer costs."""
 
+import pytest
+
 from rf_jax.studies import layer_cost
 
 
@@ -13,3 +15,11 @@ def test_the_table(monkeypatch, capsys):
     assert rows["pooled"][2] == f"{300**2 / (256**2 + 44**2 + 300):.1f}"
     assert rows["latent"][2] == f"{300 / 256:.1f}"
     assert all(float(row[3]) > 0 and float(row[4]) > 0 for row in rows.values())
+
+
+@pytest.mark.parametrize("option", ["--tokens", "--repeats"])
+def test_numbers_that_are_none(monkeypatch, capsys, option):
+    monkeypatch.setattr("sys.argv", ["layer_cost", option, "0"])
+    with pytest.raises(SystemExit):
+        layer_cost.main()
+    assert "expected positive numbers" in capsys.readouterr().err

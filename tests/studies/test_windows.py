@@ -42,3 +42,10 @@ def test_the_smallest_window_that_loses_nothing_is_found(tmp_path, monkeypatch, 
 def test_scenes_that_are_too_small_are_not_compared(monkeypatch):
     with pytest.raises(InputError, match="no scene of 5000 triangles or more"):
         run(monkeypatch, "--min_triangles", 5000)
+
+
+@pytest.mark.parametrize("option", ["--max_scenes", "--views", "--windows"])
+def test_numbers_that_are_none(monkeypatch, capsys, option):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, option, 0)
+    assert "expected positive numbers" in capsys.readouterr().err

@@ -194,15 +194,15 @@ def _add_lights(file, nodes, parts, surfaces, cube) -> list[tuple[str, str]]:
         raise InputError(f"expected at most {MAX_LIGHTS} lights, found {len(shining)}")
     blender = file.document.asset.generator.startswith("Khronos glTF Blender I/O")
     unit, rows = lights.WATT if blender else 1.0, []
+    centres = surfaces.mean(axis=1)
+    radii = np.linalg.norm(surfaces - centres[:, None], axis=-1).max(axis=1)
     glowing = [name for name, part in parts.items() if part.texture[:, EMISSION].any()]
     if glowing:
         rows.append((f"{len(glowing)} objects that emit", "lights, which emit to both sides"))
     for index, node, to_world in shining:
         reference = node.extensions.KHR_lights_punctual
         light = item(punctual, reference.light, f"nodes[{index}].light")
-        points = np.broadcast_to(to_world[:3, 3], (len(surfaces), 3))
-        nearest = trimesh.triangles.closest_point(surfaces, points)
-        clearance = np.linalg.norm(nearest - points, axis=1).min()
+        clearance = _clearance(to_world[:3, 3], surfaces, centres, radii)
         with prefix_errors(f"nodes[{index}]: light"):
             corners, radiance = lights.emitter(light, to_world, *cube, clearance, unit)
         name = parts.new_name(node.name or light.name or f"light_{reference.light}")
@@ -220,6 +220,21 @@ def _add_lights(file, nodes, parts, surfaces, cube) -> list[tuple[str, str]]:
         parts[parts.new_name("light")] = _light_triangles(corners, np.full(3, EMISSION_OF_LIGHT))
         rows.append(("no light", "a white one, above and in front, like the published ones"))
     return rows
+
+
+def _clearance(
+    point: np.ndarray, surfaces: np.ndarray, centres: np.ndarray, radii: np.ndarray
+) -> float:
+    """The distance from a point [3] to the nearest of triangles [F, 3, 3].
+
+    The centre of a triangle is a point of it. So only those are measured whose bounding spheres
+    (centres [F, 3], radii [F]) are not farther than the nearest centre.
+    """
+    distances = np.linalg.norm(centres - point, axis=1)
+    near = surfaces[distances - radii <= distances.min()]
+    points = np.broadcast_to(point, (len(near), 3))
+    nearest = trimesh.triangles.closest_point(near, points)
+    return float(np.linalg.norm(nearest - points, axis=1).min())
 
 
 def _light_triangles(corners: np.ndarray, radiance: np.ndarray) -> Triangles:

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import trimesh
 from scipy.integrate import quad
 
 from rf_jax.errors import InputError
-from rf_jax.scene.gltf.load import load_gltf
+from rf_jax.scene.gltf.load import _clearance, load_gltf
 from rf_jax.structs import DIFFUSE, EMISSION, SPECULAR
 
 CUBE = [[-1, -1, -1], [1, 1, 1], [1, -1, -1]]
@@ -112,6 +113,19 @@ def test_a_light_near_a_surface_does_not_touch_it(load):
 def test_lights_that_are_none(load, light, message):
     with pytest.raises(InputError, match=message):
         load(**light)
+
+
+def test_the_nearest_surface_is_found():
+    """Also where a large triangle is near whose centre is far."""
+    rng = np.random.default_rng(0)
+    sizes = np.exp(rng.uniform(-5, 2, (300, 1, 1)))
+    surfaces = rng.normal(size=(300, 3, 3)) * sizes + rng.normal(size=(300, 1, 3))
+    centres = surfaces.mean(axis=1)
+    radii = np.linalg.norm(surfaces - centres[:, None], axis=-1).max(axis=1)
+    for point in 3 * rng.normal(size=(50, 3)):
+        nearest = trimesh.triangles.closest_point(surfaces, np.tile(point, (300, 1)))
+        expected = np.linalg.norm(nearest - point, axis=1).min()
+        assert _clearance(point, surfaces, centres, radii) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["point", "spot", "directional"])
