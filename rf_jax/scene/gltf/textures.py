@@ -1,6 +1,5 @@
 """The images of glTF textures, and their mean over triangles."""
 
-import functools
 import io
 import math
 import warnings
@@ -18,6 +17,10 @@ MAX_PIXELS = 2**26
 
 MAX_SIDE = 2048
 """Images with longer sides are made smaller first: triangles need means only."""
+
+KEPT_BYTES = 2**29
+"""Of decoded images, those that were used last stay in memory: six of the largest, or many small
+ones. Materials that take turns need not decode theirs anew."""
 
 FINEST, MOST_SAMPLES = 4, 64
 """Least and largest number of parts that the edges of a textured triangle are divided into. Where
@@ -43,11 +46,11 @@ class SampledTexture(NamedTuple):
 
 
 class Textures:
-    """The images of a file, of which the last few stay decoded."""
+    """The images of a file, of which some stay decoded."""
 
     def __init__(self, file: GltfFile):
         self._file = file
-        self._levels = functools.lru_cache(maxsize=4)(self._read_levels)
+        self._kept: dict[tuple[int, bool], tuple[np.ndarray, ...]] = {}  # last used, last
 
     def sampled(self, info: TextureInfo | None, is_color: bool, where: str):
         """A texture as a material uses it; None for none, and for one whose image is not named.
@@ -73,6 +76,18 @@ class Textures:
         transform = info.extensions.KHR_texture_transform or TextureTransform()
         uv_set = info.texCoord if transform.texCoord is None else transform.texCoord
         return SampledTexture(self._levels(source, is_color), uv_set, transform, sampler)
+
+    def _levels(self, source: int, is_color: bool) -> tuple[np.ndarray, ...]:
+        key = source, is_color
+        self._kept[key] = self._kept.pop(key, None) or self._read_levels(*key)
+        sizes = {kept: sum(x.nbytes for x in levels) for kept, levels in self._kept.items()}
+        excess = sum(sizes.values()) - KEPT_BYTES
+        for kept, size in sizes.items():
+            if excess <= 0 or kept == key:
+                break
+            del self._kept[kept]
+            excess -= size
+        return self._kept[key]
 
     def _read_levels(self, source: int, is_color: bool) -> tuple[np.ndarray, ...]:
         with prefix_errors(f"images[{source}]"):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from rf_jax.errors import InputError
+from rf_jax.scene.gltf import textures
 from rf_jax.scene.gltf.load import load_gltf
 from rf_jax.scene.gltf.textures import barycentric_grid, decoded, srgb_to_linear
 from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR
@@ -127,6 +128,28 @@ def test_a_texture_of_one_colour_is_decoded(gltf, load):
     values = load(pbr, material={"extensions": MATT})
     assert 0.5 * srgb_to_linear(np.array(188 / 255)) == pytest.approx(0.2514, abs=1e-3)
     np.testing.assert_allclose(values[DIFFUSE] * 255, [64, 0, 255], atol=1e-4)
+
+
+@pytest.mark.parametrize(("kept_bytes", "expected"), [(10**6, 9), (3 * 80, 27), (0, 27)])
+def test_materials_that_take_turns_keep_their_images(
+    gltf, tmp_path, monkeypatch, kept_bytes, expected
+):
+    """Nine images of 2x2 pixels (80 bytes with their mean), three times each."""
+    read = []
+
+    def counted(*arguments):
+        read.append(arguments)
+        return decoded(*arguments)
+
+    monkeypatch.setattr(textures, "decoded", counted)
+    monkeypatch.setattr(textures, "KEPT_BYTES", kept_bytes)
+    images = [gltf.image(png(np.full((2, 2, 3), 20 * i))) for i in range(9)]
+    materials = [{"pbrMetallicRoughness": {"baseColorTexture": {"index": i}}} for i in images]
+    gltf.node(primitives=[gltf.triangles(CORNER, m, TEXCOORD_0=UVS) for m in 3 * materials])
+    scene = load_gltf(gltf.write(tmp_path / "a.glb"))[0]
+    assert len(read) == expected
+    np.testing.assert_array_equal(scene.texture[:9], scene.texture[9:18])
+    assert len(np.unique(scene.texture[:9, SPECULAR], axis=0)) == 9
 
 
 def test_grey_images_of_16_bits(value=30_000):
