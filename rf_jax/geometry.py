@@ -194,7 +194,7 @@ HILBERT_BITS = 16
 """The Hilbert curve visits 2^HILBERT_BITS cells along each axis."""
 
 
-def hilbert_order(points: np.ndarray) -> np.ndarray:
+def hilbert_order(points: ArrayLike) -> ArrayLike:
     """The order of points along a Hilbert curve through their bounding box.
 
     Neighbours on the curve are near to each other in space. The transform is that of Skilling
@@ -202,30 +202,34 @@ def hilbert_order(points: np.ndarray) -> np.ndarray:
     their order.
 
     Args:
-      points: [n, 3].
+      points: [n, 3] NumPy or JAX array.
 
     Returns:
-      indices [n] into the points.
+      indices [n] into the points, of the same kind.
     """
-    points = np.asarray(points, np.float32)
-    low, extent = points.min(0), np.ptp(points, axis=0)
+    xp = jnp if isinstance(points, jax.Array) else np
+    points = xp.asarray(points, np.float32)
+    low, extent = points.min(0), xp.ptp(points, axis=0)
     # An axis along which all points agree stays at 0.
-    cells = (points - low) / np.where(extent > 0, extent, 1) * (2**HILBERT_BITS - 1)
-    x = cells.astype(np.int64).T  # (3, n)
+    cells = (points - low) / xp.where(extent > 0, extent, 1) * (2**HILBERT_BITS - 1)
+    x = list(cells.astype(np.int32).T)
     for bit in reversed(range(HILBERT_BITS)):
         low_bits = (1 << bit) - 1
         for axis in range(3):
             is_set = (x[axis] >> bit & 1).astype(bool)
-            swapped = np.where(is_set, 0, (x[0] ^ x[axis]) & low_bits)
-            x[0] ^= np.where(is_set, low_bits, swapped)
-            x[axis] ^= swapped
-    code = np.zeros(x.shape[1], np.int64)
-    parity = np.zeros_like(code)
-    for bit in reversed(range(HILBERT_BITS)):
-        for axis in range(3):  # the code is the running parity of the interleaved bits
-            parity ^= x[axis] >> bit & 1
-            code = code << 1 | parity
-    return np.argsort(code, kind="stable")
+            swapped = xp.where(is_set, 0, (x[0] ^ x[axis]) & low_bits)
+            x[0] = x[0] ^ xp.where(is_set, low_bits, swapped)
+            x[axis] = x[axis] ^ swapped
+    parity = xp.zeros_like(x[0])
+    codes = []  # the upper and the lower half of the code, which need 24 bits each
+    for bits in np.arange(HILBERT_BITS)[::-1].reshape(2, -1).tolist():
+        code = xp.zeros_like(parity)
+        for bit in bits:
+            for axis in range(3):  # the code is the running parity of the interleaved bits
+                parity = parity ^ (x[axis] >> bit & 1)
+                code = code << 1 | parity
+        codes.append(code)
+    return xp.lexsort(codes[::-1])
 
 
 def environment_directions(height: int, width: int) -> np.ndarray:

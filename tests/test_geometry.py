@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -83,3 +84,12 @@ def test_the_hilbert_order_of_renderformer_v2(case):
     golden = np.load(Path(__file__).parent / "data" / "goldens_v2" / "data" / "hilbert.npz")
     order = hilbert_order(golden[f"{case}_points"])
     np.testing.assert_array_equal(order, golden[f"{case}_order"])
+
+
+def test_the_hilbert_order_of_traced_points_is_the_same():
+    # Corners of cells that floating-point numbers hold exactly, some of them twice
+    points = np.random.default_rng(0).integers(0, 2**16, (500, 3))
+    points = np.concatenate([[[0, 0, 0], [2**16 - 1] * 3], points, points[:50]]).astype(np.float32)
+    order = jax.jit(hilbert_order)(points)
+    assert isinstance(order, jax.Array)
+    np.testing.assert_array_equal(order, hilbert_order(points))

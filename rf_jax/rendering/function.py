@@ -16,6 +16,7 @@ from rf_jax.rendering.preprocess import bucket_length
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.rendering.sharding import device_mesh
 from rf_jax.rendering.stages import encode, render
+from rf_jax.rendering.token_order import token_order
 from rf_jax.scene.parameters import CameraParameters, ObjectParameters, SceneParameters
 from rf_jax.structs import SceneTokens
 from rf_jax.weights.pretrained import BUNDLED_WEIGHTS
@@ -47,8 +48,8 @@ def render_function(
       scenes, number of views and placement.
 
     Raises:
-      InputError: weights that cannot be read or are of RenderFormer V2, an attention function that
-        needs sorted triangles, or a resolution that the network cannot render.
+      InputError: weights that cannot be read or are of RenderFormer V2, or a resolution that the
+        network cannot render.
     """
     if not isinstance(renderer, Renderer):
         renderer = Renderer.from_pretrained(renderer)
@@ -57,12 +58,6 @@ def render_function(
         raise InputError(
             "render_function: expected weights of RenderFormer V1, found V2, which reads materials "
             "as latents"
-        )
-    stages = model.config.view_independent, model.config.view_dependent
-    if sorting := [stage.attention.name for stage in stages if stage.attention.token_order]:
-        raise InputError(
-            f"render_function: the attention function {sorting[0]!r} needs triangles that are "
-            "sorted, which has no gradient; choose another"
         )
     resolution = renderer.trained_on.resolution if resolution is None else resolution
     resolution = renderer.check_resolution(resolution)
@@ -115,11 +110,14 @@ def camera_poses(cameras: CameraParameters) -> tuple[jax.Array, jax.Array]:
 def scene_tokens(objects: dict[str, ObjectParameters], config: RenderFormerConfig) -> SceneTokens:
     """The network's input for one scene: what `prepare_scene` makes of a checked `Scene`.
 
-    Triangles are in the order of the names of objects. Their number is that of the topologies, so
-    padding is known when a program is traced.
+    Triangles are in the order of the names of objects, or as `token_order` sorts them, which
+    gradients take as fixed. Their number is that of the topologies, so padding is known when a
+    program is traced.
     """
     pieces = [_triangles(objects[name], config) for name in sorted(objects)]
-    triangles, normals, texture = (jnp.concatenate(x) for x in zip(*pieces, strict=True))
+    triangles, normals, texture, emission = (jnp.concatenate(x) for x in zip(*pieces, strict=True))
+    order = token_order(*map(jax.lax.stop_gradient, (triangles, emission)), config)
+    triangles, normals, texture = (x[order] for x in (triangles, normals, texture))
     count, registers = len(triangles), config.num_register_tokens
     missing = bucket_length(count + registers) - registers - count
 
@@ -135,16 +133,17 @@ def scene_tokens(objects: dict[str, ObjectParameters], config: RenderFormerConfi
 
 
 def _triangles(part: ObjectParameters, config: RenderFormerConfig) -> tuple[jax.Array, ...]:
-    """Positions and normals [F, 3, 3] and encoded materials [F, 13] of one object."""
+    """Positions, normals [F, 3, 3], encoded materials [F, 13] and emission [F, 3] of an object."""
     topology, vertices = part.topology, jnp.asarray(part.vertices)
     normals = part.normals
     if normals is None:
         normals = corner_normals(vertices, topology.faces, topology.shading, topology.num_groups)
-    emission = jnp.asarray(part.emission)
-    emission = emission if config.use_ldr else log_radiance(emission)
+    linear = jnp.asarray(part.emission)
+    emission = linear if config.use_ldr else log_radiance(linear)
     roughness = jnp.asarray(part.roughness)[..., None]
     # The order of the channels is that of `rf_jax.structs`
     channels = part.diffuse, part.specular, roughness, part.normal_map, emission
     faces = len(topology.faces)
     texture = [jnp.broadcast_to(x, (faces, jnp.shape(x)[-1])) for x in channels]
-    return vertices[topology.faces], normals, jnp.concatenate(texture, axis=-1)
+    linear = jnp.broadcast_to(linear, (faces, 3))
+    return vertices[topology.faces], normals, jnp.concatenate(texture, axis=-1), linear

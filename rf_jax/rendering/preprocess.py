@@ -3,9 +3,9 @@
 import numpy as np
 
 from rf_jax.errors import InputError
-from rf_jax.geometry import hilbert_order
 from rf_jax.images.radiance import log_radiance
 from rf_jax.models import RenderFormerConfig
+from rf_jax.rendering.token_order import token_order
 from rf_jax.scene import validate_scene
 from rf_jax.structs import EMISSION, Scene, SceneTokens, constant_texture
 
@@ -73,7 +73,7 @@ def prepare_scene(
     registers = config.num_register_tokens
     padded = num_padded or bucket_length(int(counts.max()) + registers) - registers
     places = np.arange(padded) < counts[:, None]
-    order = _token_order(scene.triangles[mask], scene.texture[mask], counts, config)
+    order = _order(scene.triangles[mask], scene.texture[mask], counts, config)
 
     def pad(valid):
         out = np.zeros((*places.shape, *valid.shape[1:]), np.float32)
@@ -91,40 +91,15 @@ def prepare_scene(
 _FIELDS = ("triangles", "vertex_normals", "texture", "camera_to_world", "fov_degrees")
 
 
-def _token_order(
+def _order(
     triangles: np.ndarray, texture: np.ndarray, counts: np.ndarray, config: RenderFormerConfig
-) -> np.ndarray | slice:
-    """Indices that order the valid triangles [M, 3, 3] within each scene; a slice keeps them."""
-    stages = config.view_independent, config.view_dependent
-    if not any(stage.attention.token_order for stage in stages):
-        return slice(None)
-    most_lights = config.view_independent.attention.most_lights
-    power = _radiant_power(triangles, texture) if most_lights else np.zeros(len(triangles))
-    orders = []
-    for start, count in zip(np.cumsum(counts) - counts, counts, strict=True):
-        scene = slice(start, start + count)
-        order = hilbert_order(triangles[scene].mean(axis=1))
-        orders.append(start + _lights_first(order, power[scene][order], most_lights))
-    return np.concatenate(orders)
-
-
-def _lights_first(order: np.ndarray, power: np.ndarray, most: int) -> np.ndarray:
-    """Moves at most that many triangles to the front, of those with the most power."""
-    lights = np.argsort(-power, kind="stable")[:most]
-    is_first = np.zeros(len(order), bool)
-    is_first[lights[power[lights] > 0]] = True
-    return np.concatenate([order[is_first], order[~is_first]])
-
-
-def _radiant_power(triangles: np.ndarray, texture: np.ndarray) -> np.ndarray:
-    """Emission times area [M], up to a factor; greater than 0 for all triangles that emit."""
-    emission = np.asarray(texture[:, EMISSION], np.float32)
-    # What log10(1 + e) rounds to 0 emits nothing.
-    emission = np.where(1 + emission > 1, emission, 0).reshape(len(emission), -1)
-    emission = emission.sum(axis=1, dtype=np.float64)
-    edges = np.asarray(triangles[:, 1:] - triangles[:, :1], np.float64)
-    area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=-1)
-    return emission * np.maximum(area, np.finfo(np.float64).tiny)
+) -> np.ndarray:
+    """Indices that order the valid triangles [M, 3, 3] within each scene."""
+    emission, everything = np.asarray(texture[:, EMISSION], np.float32), np.arange(len(triangles))
+    scenes = (slice(end - count, end) for end, count in zip(np.cumsum(counts), counts, strict=True))
+    return np.concatenate(
+        [everything[s][token_order(triangles[s], emission[s], config)] for s in scenes]
+    )
 
 
 def _encoded_texture(texture: np.ndarray, config: RenderFormerConfig) -> np.ndarray:

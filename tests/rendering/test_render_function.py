@@ -163,6 +163,27 @@ def test_gradients_of_the_renderer_are_finite_and_rematerialisation_keeps_them(
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * max(np.abs(a).max(), 1e-9))
 
 
+@pytest.mark.slow
+def test_sorted_triangles_have_gradients_too(variables, config, scene, parameters):
+    """Attention that reads sorted triangles, and lights first."""
+    renderer = Renderer(
+        variables, config, attention="sliding_sink", trained_on=TrainedOn(16), devices=1
+    )
+    function = rf_jax.render_function(renderer)
+    assert_close(function(parameters), renderer.render(scene)[0])
+    direction = np.random.default_rng(2).normal(size=3).astype(np.float32)
+
+    @jax.jit
+    def along(amount):
+        colour = parameters.objects["a"].diffuse + amount * direction
+        return loss_of(function)(parameters.with_object("a", diffuse=colour))
+
+    step = 1e-2
+    expected = (along(step) - along(-step)) / (2 * step)
+    assert abs(expected) > 1e-5
+    np.testing.assert_allclose(jax.grad(along)(0.0), expected, rtol=2e-2)
+
+
 # --- mapped, composed, on several devices ---
 
 
@@ -254,10 +275,7 @@ def test_the_example_in_the_readme():
 # --- what it refuses ---
 
 
-def test_networks_that_are_not_functions_of_these_parameters(variables, config):
-    attention = Renderer(variables, config, attention="sliding_sink", devices=1)
-    with pytest.raises(rf_jax.InputError, match="'sliding_sink' needs triangles that are sorted"):
-        rf_jax.render_function(attention)
+def test_networks_that_are_not_functions_of_these_parameters():
     v2 = VARIANTS["testing_v2"]
     with pytest.raises(rf_jax.InputError, match="expected weights of RenderFormer V1, found V2"):
         rf_jax.render_function(Renderer(random_variables(v2, 0), v2, devices=1))
