@@ -61,6 +61,8 @@ def corner_normals(
 ) -> jax.Array:
     """Unit normals at the corners of faces, differentiable where faces have an area.
 
+    Faces without area have gradient 0.
+
     The corners of a group share a normal: the mean of their faces' normals, weighted by the angles
     of the faces there (Thuermer and Wuethrich 1998), as in trimesh. Where the normals of a group
     cancel, each corner has that of its face. The normals of a face without area count as 0.
@@ -81,7 +83,9 @@ def corner_normals(
     own = normals / jnp.where(double_area > 0, double_area, 1)
     # The two edges at a corner span the same parallelogram at every corner.
     cosines = -(edges * jnp.roll(edges, 1, axis=1)).sum(-1)
-    angles = jnp.where(double_area > 0, jnp.arctan2(double_area, cosines), 0)
+    # The gradient of arctan2 at (0, 0) is not finite, and would be multiplied with 0.
+    cosines = jnp.where(double_area > 0, cosines, 1)
+    angles = jnp.arctan2(double_area, cosines)
     own = jnp.broadcast_to(own[:, None], corners.shape)
     sums = jax.ops.segment_sum(
         (angles[..., None] * own).reshape(-1, 3), shading.reshape(-1), num_groups

@@ -58,14 +58,14 @@ def main() -> None:
     args = parse_args()
     with needs_extra("view", "the viewer"):
         from rf_jax.viewer.loop import Settings
-        from rf_jax.viewer.server import Viewer, check_host
+        from rf_jax.viewer.server import Viewer, check_address
         from rf_jax.viewer.state import open_scene
 
     def make_renderer(attention: str | None) -> Renderer:
         options = args.precision, attention, args.devices, args.latent_encoders
         return Renderer.from_pretrained(args.checkpoint, *options)
 
-    check_host(args.host)
+    check_address(args.host, args.port)
     renderer = make_renderer(args.attention)
     edited = open_scene(args.scene, renderer, args.fit)
     log_warnings(edited.scene, renderer.trained_on, set())

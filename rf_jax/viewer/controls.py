@@ -57,6 +57,7 @@ class SharedControls:
         self._resolution.value = str(settings.resolution)
         self._moving.value = _moving(settings)
         self._attention.value = _attention(settings)
+        self._tone_mapper.value, self._exposure.value = settings.tone_mapper, settings.exposure
 
     def _handles(self) -> tuple[viser.GuiInputHandle, ...]:
         network = self._resolution, self._moving, self._attention

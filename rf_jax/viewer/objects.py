@@ -85,10 +85,9 @@ class ObjectTree:
         """Shows other values than those that were set on a page."""
         if not self._first:
             return
-        for name, controls in self._controls.items():
+        for name, controls in list(self._controls.items()):  # a page may add some meanwhile
             controls.show(objects[name], self._pivots[name])
-        if self._chosen.value != NO_OBJECT:
-            self._handles.follow(objects[self._chosen.value])
+            self._handles.follow(name, objects[name])
 
     def _build(self, wireframe: bool) -> None:
         gui = self._gui
@@ -144,7 +143,7 @@ class ObjectTree:
         def listen(handle: viser.GuiInputHandle, change: Callable[[SceneObject], SceneObject]):
             async def on_update(event: viser.GuiEvent) -> None:
                 if event.client is not None:  # by a person, not by `show`
-                    self._follow(name, self._loop.edit(name, change))
+                    self._handles.follow(name, self._loop.edit(name, change))
 
             handle.on_update(on_update)
 
@@ -162,10 +161,6 @@ class ObjectTree:
                     old, transform=with_pose(old.transform, pivot, **{label: handle.value})
                 ),
             )
-
-    def _follow(self, name: str, described: SceneObject) -> None:
-        if self._chosen.value == name:
-            self._handles.follow(described)
 
     def _was_moved(self, name: str, described: SceneObject) -> None:
         self._controls[name].show_transform(described, self._pivots[name])

@@ -116,13 +116,16 @@ class Handles:
         radius = 0.07 * float(np.linalg.norm(place - self._position(scene.objects[name])))
         self._ball = self._scene.add_icosphere("/handles/scale", max(radius, 0.01), CHOSEN_COLOR)
         self._ball.on_drag("left")(self._on_ball)
-        self.follow(scene.objects[name])
+        self.follow(name, scene.objects[name])
 
-    def follow(self, described: SceneObject) -> None:
-        """Moves the handles to where the object is."""
-        self._gizmo.position = self._position(described)
-        self._gizmo.wxyz = quaternion(described.transform.rotation)
-        self._ball.position = self._ball_place(described)
+    def follow(self, name: str, described: SceneObject) -> None:
+        """Moves the handles to where the object is, if they are at this one."""
+        gizmo, ball = self._gizmo, self._ball  # a page may remove them meanwhile
+        if name != self._name or gizmo is None or ball is None:
+            return
+        gizmo.position = self._position(described)
+        gizmo.wxyz = quaternion(described.transform.rotation)
+        ball.position = self._ball_place(described)
 
     async def _on_gizmo(self, event: viser.TransformControlsEvent) -> None:
         if event.phase == "start" or self._name is None:

@@ -108,7 +108,7 @@ class Page:
             handle.position = camera.position
             handle.look_at = camera.look_at
             handle.fov = math.radians(camera.fov)
-        self._fov.value = camera.fov
+        self._fov.value = min(max(camera.fov, self._fov.min), self._fov.max)
 
     def _camera(self) -> Camera:
         """The camera of the page as a scene file has it."""
@@ -170,10 +170,6 @@ class Page:
             settings, linear = self._loop.settings, self._frame.linear
             look = settings.exposure, settings.tone_mapper
             self._save(lambda name: save_image(linear, *look, self._folder, name), kind)
-
-    def _save_scene(self, cameras: list[Camera], kind: str) -> None:
-        edited = self._loop.edited
-        self._save(lambda name: save_edited(edited, cameras, self._folder, name), kind)
 
     def _save(self, save: Callable[[str], list[Path]], kind: str) -> None:
         """Saves under the scene's name, and says where."""

@@ -29,7 +29,7 @@ class Viewer:
       edited: the scene, from `open_scene`.
       settings: how images look at first.
       output_dir: folder for what pages save.
-      host, port: the address that pages are served at, which `check_host` has checked; the next
+      host, port: the address that pages are served at, which `check_address` has checked; the next
         port that is free is taken.
       wireframe: whether triangles are drawn at first.
 
@@ -89,6 +89,8 @@ class Viewer:
 
     def _on_connect(self, client: viser.ClientHandle) -> None:
         self._pages[client.client_id] = Page(client, self.loop, self._cameras, self._folder)
+        if client.client_id not in self.server.get_clients():  # closed while it was made
+            self._on_disconnect(client)
 
     def _on_disconnect(self, client: viser.ClientHandle) -> None:
         if page := self._pages.pop(client.client_id, None):
@@ -105,12 +107,14 @@ class Viewer:
             page.notify("Not rendered", message, "red")
 
 
-def check_host(host: str) -> None:
-    """Checks an address, for which viser would wait forever if this machine had it not.
+def check_address(host: str, port: int) -> None:
+    """Checks an address, for which viser would wait forever if nothing could be served there.
 
     Raises:
       InputError: nothing can be served there.
     """
+    if not 0 <= port < 2**16:
+        raise InputError(f"--port: expected 0 to 65535 (0 for any that is free), found {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, 0), family=family).close()

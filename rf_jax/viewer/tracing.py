@@ -1,5 +1,6 @@
 """The folder "Path tracing" of a page, and the panel that compares its image with the truth."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +31,7 @@ class Tracing:
         self, client: viser.ClientHandle, loop: RenderLoop, frame: Callable[[], Frame | None]
     ):
         self._client, self._loop, self._frame = client, loop, frame
+        self._lock = threading.RLock()  # two clicks are two threads
         self._running: PathTracing | None = None
         self._panel: viser.PanelHandle | None = None
         gui = client.gui
@@ -43,30 +45,33 @@ class Tracing:
 
     def end(self) -> None:
         """Ends it."""
-        if self._running is not None:
-            self._running.stop()
-            self._running = None
+        with self._lock:
+            if self._running is not None:
+                self._running.stop()
+                self._running = None
 
     def close(self) -> None:
         """Ends it and removes what it shows."""
-        self.end()
-        if self._panel is not None:
-            self._panel.remove()
-            self._panel = None
-        self._progress.value = 0.0
+        with self._lock:
+            self.end()
+            if self._panel is not None:
+                self._panel.remove()
+                self._panel = None
+            self._progress.value = 0.0
 
     def _start(self) -> None:
-        self.close()
         frame, settings = self._frame(), self._loop.settings
         if frame is None:
             return
-        try:
-            scene = traceable(self._loop.edited.scene, frame)
-        except InputError as error:
-            return self._fail(str(error))
-        show = self._open_panel(frame, settings)
-        samples = int(self._samples.value)
-        self._running = PathTracing(scene, len(frame.linear), samples, show, self._fail)
+        with self._lock:
+            self.close()
+            try:
+                scene = traceable(self._loop.edited.scene, frame)
+            except InputError as error:
+                return self._fail(str(error))
+            show = self._open_panel(frame, settings)
+            samples = int(self._samples.value)
+            self._running = PathTracing(scene, len(frame.linear), samples, show, self._fail)
 
     def _open_panel(self, frame: Frame, settings: Settings) -> Callable[[float, np.ndarray], None]:
         """A panel for a frame; what is returned shows the truth in it."""
@@ -80,12 +85,14 @@ class Tracing:
         panel.float(x=15, y=15, width=620)
 
         def show(done: float, truth: np.ndarray) -> None:
-            if self._panel is not panel:  # closed since
-                return
-            self._progress.value = 100 * done
-            image.image = compare(frame.linear, truth, settings)
+            picture = compare(frame.linear, truth, settings)
             decibels = float(psnr(frame.linear, truth))
-            text.content = f"{100 * done:.0f}% of the samples; PSNR {decibels:.1f} dB"
+            with self._lock:
+                if self._panel is not panel:  # closed since
+                    return
+                self._progress.value = 100 * done
+                image.image = picture
+                text.content = f"{100 * done:.0f}% of the samples; PSNR {decibels:.1f} dB"
 
         return show
 

@@ -72,15 +72,15 @@ def test_a_flat_plane_creases_where_a_vertex_leaves_it():
 
 def test_normals_that_cancel_and_faces_without_area():
     vertices = jnp.asarray([[0, 0, 0], [1, 0, 0], [0, 1, 0], [2, 0, 0]], jnp.float32)
-    faces = np.int32([[0, 1, 2], [0, 2, 1], [0, 1, 3]])
-    shading = np.int32([[0, 1, 2], [0, 2, 1], [3, 4, 5]])
+    faces = np.int32([[0, 1, 2], [0, 2, 1], [0, 1, 3], [3, 3, 3]])
+    shading = np.int32([[0, 1, 2], [0, 2, 1], [3, 4, 5], [6, 7, 8]])
 
     def normals(vertices):
-        return corner_normals(vertices, faces, shading, 6)
+        return corner_normals(vertices, faces, shading, 9)
 
     up = np.float32([0, 0, 1])
     np.testing.assert_allclose(normals(vertices)[:2], [[up] * 3, [-up] * 3])
-    assert not normals(vertices)[2].any()
+    assert not normals(vertices)[2:].any()
     assert np.isfinite(jax.jacrev(normals)(vertices)).all()
 
 

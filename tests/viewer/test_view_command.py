@@ -28,6 +28,8 @@ def test_a_broken_scene_gives_its_message_and_no_page(refused_view, tmp_path, mo
 def test_bad_options(refused_view):
     assert "multiple of 4" in refused_view("--resolution", 33)
     assert "multiple of 4" in refused_view("--moving_resolution", 33)
+    for port in (-1, 65536):
+        assert "--port: expected 0 to 65535" in refused_view("--port", port)
     assert "--host" in refused_view("--host", "203.0.113.7")  # of documentation (RFC 5737)
     assert "softmax" in refused_view("--attention", "softmax")
 
