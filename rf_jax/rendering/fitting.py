@@ -28,8 +28,13 @@ class Fit(NamedTuple):
 
 
 def image_loss(image: jax.Array, target: jax.Array) -> jax.Array:
-    """The mean squared difference of log10(1 + radiance), in which the network makes images."""
-    return jnp.mean(jnp.square(log_radiance(jnp.maximum(image, 0)) - log_radiance(target)))
+    """The mean squared difference of log10(1 + radiance), in which the network makes images.
+
+    Radiance below 0, as the network makes it where it is dark, counts as 0 and has the gradient
+    that 0 has; that of a maximum would vanish, and the pixel could not become brighter.
+    """
+    image = image + jax.lax.stop_gradient(jnp.maximum(image, 0) - image)
+    return jnp.mean(jnp.square(log_radiance(image) - log_radiance(target)))
 
 
 def fit(

@@ -1,12 +1,13 @@
 """The descent itself, on renderers that are one line long."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import rf_jax
 from rf_jax.errors import InputError
-from rf_jax.rendering.fitting import fit
+from rf_jax.rendering.fitting import fit, image_loss
 from rf_jax.rendering.free_parameters import Free
 from rf_jax.scene.parameters import scene_parameters
 
@@ -29,6 +30,17 @@ def floor_only(parameters):
 
 def grey(value=0.5):
     return {FLOOR.name: jnp.full(3, value)}
+
+
+def test_pixels_below_zero_count_as_zero_and_can_become_brighter():
+    for target in (0.0, 0.3):
+        dark, black = (
+            jax.value_and_grad(image_loss)(jnp.full((2,), radiance), jnp.full((2,), target))
+            for radiance in (-0.01, 0.0)
+        )
+        assert dark[0] == black[0]
+        np.testing.assert_array_equal(dark[1], black[1])
+        assert (dark[1] < 0).all() == (target > 0)
 
 
 def test_it_finds_a_colour_and_stays_within_bounds(parameters):
