@@ -46,7 +46,7 @@ from rf_jax.rendering.free_parameters import (
 from rf_jax.rendering.function import render_function
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import build_scene, load_scene, load_scene_description, scene_file
-from rf_jax.scene.description import SceneDescription, save_scene_description
+from rf_jax.scene.description import moved_to, save_scene_description
 from rf_jax.scene.parameters import scene_parameters
 from rf_jax.weights.pretrained import BUNDLED_WEIGHTS
 
@@ -119,7 +119,8 @@ def main() -> None:
     fitted = describe_values(description, free, found.values)
     name = path.stem if os.path.exists(args.scene) else args.scene
     json_path = args.output_dir / f"{name}_fitted.json"
-    save_scene_description(moved(fitted, path.parent, args.output_dir), json_path)
+    objects = moved_to(fitted.objects, path.parent, args.output_dir)
+    save_scene_description(dataclasses.replace(fitted, objects=objects), json_path)
     after = renderer.render(load_scene(json_path), side)[0]
     for i, image in enumerate(after):
         save_exr(args.output_dir / f"{name}_fitted_view_{i}.exr", image)
@@ -155,17 +156,6 @@ def load_targets(paths: list[str], views: int) -> np.ndarray:
             raise InputError(f"{path}: expected finite radiance, found {bad} values that are not")
         images.append(np.maximum(image, 0))
     return np.stack(images)
-
-
-def moved(description: SceneDescription, old: Path, new: Path) -> SceneDescription:
-    """The description for a file in another folder: paths of meshes lead to the same files."""
-    objects = {
-        name: dataclasses.replace(
-            part, mesh_path=os.path.relpath((old / part.mesh_path).resolve(), new.resolve())
-        )
-        for name, part in description.objects.items()
-    }
-    return dataclasses.replace(description, objects=objects)
 
 
 def sheet(targets: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -140,3 +142,13 @@ def parse_scene_description(value: Any) -> SceneDescription:
       InputError: names the JSON path, what was expected and what was found.
     """
     return schema.parse(SceneDescription, value)
+
+
+def moved_to(objects: Mapping[str, SceneObject], old: Path, new: Path) -> dict[str, SceneObject]:
+    """Objects of a file in one folder for a file in another: paths lead to the same meshes."""
+    return {
+        name: dataclasses.replace(
+            each, mesh_path=os.path.relpath((old / each.mesh_path).resolve(), new.resolve())
+        )
+        for name, each in objects.items()
+    }

@@ -1,7 +1,6 @@
 """The scene that is being edited, as values that do not change: an edit makes a new one."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,14 @@ from rf_jax.errors import InputError, prefix_errors
 from rf_jax.rendering.generations import AnyScene
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene import load_scene_description, scene_file
-from rf_jax.scene.description import Camera, Material, SceneDescription, SceneObject, Transform
+from rf_jax.scene.description import (
+    Camera,
+    Material,
+    SceneDescription,
+    SceneObject,
+    Transform,
+    moved_to,
+)
 from rf_jax.scene.fit import apply_fit, find_fit
 from rf_jax.scene.mesh import normalize_to_unit_sphere, remesh, rotation_xyz
 from rf_jax.scene.triangles import Triangles, assemble, place_mesh, read_mesh, scene_cameras
@@ -80,13 +86,7 @@ class EditedScene:
 
     def described(self, folder: Path, cameras: tuple[Camera, ...]) -> SceneDescription:
         """The description, if there is one, for a file in `folder`, with other cameras."""
-        here = self.path.parent.resolve()
-        objects = {
-            name: dataclasses.replace(
-                each, mesh_path=os.path.relpath(here / each.mesh_path, folder.resolve())
-            )
-            for name, each in self.objects.items()
-        }
+        objects = moved_to(self.objects, self.path.parent, folder)
         return dataclasses.replace(self.description, objects=objects, cameras=cameras)
 
 
