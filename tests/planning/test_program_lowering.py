@@ -83,7 +83,7 @@ def small(**changes):
             marks=pytest.mark.skipif(LIMITED, reason="Triton needs a GPU to lower for it"),
         ),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_training_steps(devices, changes, expected):
     config = small(**changes)
