@@ -3,7 +3,8 @@
 python -m rf_jax.datagen --config configs/data_rooms_mixed.py --output_dir data/rooms_mixed
 python train.py --config configs/rooms_mixed.py --workdir workdirs/mixed_exact
 
-Time: TIME on two CPU cores. Result: validation PSNR RESULT dB.
+Time: 2,000 steps of 0.21 s on two CPU cores, and compiling five lengths. Result: validation PSNR
+19.8 dB.
 
 docs/attention.md compares attention functions on these rooms: add
 --config.model.view_independent_attention=sliding_sink (or another name) to train one of them.
