@@ -216,6 +216,7 @@ def slider(page: "Page", folder: str, label: str) -> "Locator":
 
 def set_slider(handle: "Locator", fraction: float) -> None:
     """Clicks on a slider, at a fraction of its length."""
+    handle.wait_for()  # a folder opens slowly
     box = handle.bounding_box()
     handle.click(position={"x": fraction * (box["width"] - 2) + 1, "y": box["height"] / 2})
 
