@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import csv
 import fcntl
 import itertools
 import json
@@ -65,6 +66,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def save_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes rows of the same keys, which become the first line."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def utf8_path(path: Path) -> Path:

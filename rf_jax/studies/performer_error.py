@@ -5,7 +5,6 @@
 prints a table, and writes `attention_study.csv` and `images/attention_study.png`.
 """
 
-import csv
 import itertools
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from rf_jax.attention.performer import (
     performer_attention,
 )
 from rf_jax.command_line import make_parser, run_command_line
-from rf_jax.files import atomic_path
+from rf_jax.files import atomic_path, save_csv
 from rf_jax.images.figures import new_figure
 
 HEAD_DIM, NUM_QUERIES, NUM_KEYS, NUM_HEADS = 128, 256, 1024, 2
@@ -130,13 +129,6 @@ def print_table(rows: list[dict]) -> None:
         ]
         cells = errors if len(errors) > 1 else errors * len(FEATURES)
         print(f"| {data} | {norm} | {name} | " + " | ".join(cells) + " |")
-
-
-def save_csv(path: Path, rows: list[dict]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def save_plot(path: Path, rows: list[dict]) -> None:

@@ -10,7 +10,6 @@ of the view-independent stage, `triangle_counts.csv` has a line for each scene, 
 """
 
 import argparse
-import csv
 import itertools
 import statistics
 from collections.abc import Iterator
@@ -21,7 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rf_jax.command_line import make_parser, run_command_line
-from rf_jax.files import atomic_path
+from rf_jax.errors import InputError
+from rf_jax.files import save_csv
 from rf_jax.images.comparison import with_titles
 from rf_jax.images.files import save_png
 from rf_jax.images.tone_map import to_uint8, tone_map
@@ -57,12 +57,17 @@ def parse_args() -> argparse.Namespace:
     add("--max_scenes", type=int, help="compare only this number of scenes (default: all)")
     add("--views", type=int, default=2, help="compare only this number of views of each scene")
     add("--output_dir", type=Path, default=Path("output"), help="folder for both files")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.views < 1 or (args.max_scenes is not None and args.max_scenes < 1):
+        parser.error("--max_scenes and --views: expected positive numbers")
+    return args
 
 
 def main() -> None:
     args = parse_args()
     files = [path for path, _ in find_files(args.data, None)][: args.max_scenes]
+    if not files:
+        raise InputError(f"{args.data}: expected .h5 files with images, found none")
     rows, columns = [], {}
     for checkpoint in args.checkpoints:
         name, renderer = Path(checkpoint).name, Renderer.from_pretrained(checkpoint)
@@ -74,10 +79,7 @@ def main() -> None:
     columns["path traced"] = [np.float32(load_images(path)[0, ..., :3]) for path in largest]
     save_png(args.output_dir / "triangle_counts.png", sheet(columns))
     table = args.output_dir / "triangle_counts.csv"
-    with atomic_path(table) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    save_csv(table, rows)
     print(f"-> {table}, triangle_counts.png")
 
 
@@ -108,10 +110,7 @@ def compare_scenes(renderer: Renderer, files: list[Path], views: int) -> Iterato
       the seconds of the view-independent stage.
     """
     for path in tqdm(files, unit="scene", disable=None, leave=False):
-        scene = load_h5(path)
-        cameras = scene.camera_to_world[:views], scene.fov_degrees[:views]
-        scene = scene.replace(camera_to_world=cameras[0], fov_degrees=cameras[1])
-        target = np.maximum(np.float32(load_images(path)[:views, ..., :3]), 0)
+        scene, target = load_views(path, views)
         for parts, cut in ((1, scene), (4, subdivided(scene))):
             before = renderer.seconds["view-independent"]
             image = np.maximum(renderer.render(cut, target.shape[1])[0], 0)
@@ -124,6 +123,16 @@ def compare_scenes(renderer: Renderer, files: list[Path], views: int) -> Iterato
                 "ssim": metrics["ssim"],
                 "seconds": renderer.seconds["view-independent"] - before,
             }
+
+
+def load_views(path: Path, views: int) -> tuple[Scene, np.ndarray]:
+    """A scene with its first views, and their images [V, H, H, 3]."""
+    scene = load_h5(path)
+    scene = scene.replace(
+        camera_to_world=scene.camera_to_world[:views], fov_degrees=scene.fov_degrees[:views]
+    )
+    target = np.maximum(np.float32(load_images(path)[:views, ..., :3]), 0)
+    return scene, target
 
 
 def subdivided(scene: Scene) -> Scene:

@@ -10,7 +10,6 @@ PSNR against the ground truth is lost. Last comes the smallest window that costs
 """
 
 import argparse
-import csv
 import dataclasses
 import functools
 import itertools
@@ -29,16 +28,15 @@ from rf_jax.attention.registry import exact_flops
 from rf_jax.attention.sliding_sink import SlidingSinkOptions
 from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.errors import InputError
-from rf_jax.files import atomic_path
+from rf_jax.files import save_csv
 from rf_jax.images.metrics import psnr
 from rf_jax.images.radiance import linear_radiance
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.models.view_independent import token_sinks
 from rf_jax.rendering.preprocess import bucket_length, prepare_scene
 from rf_jax.scene.dataset import find_files
-from rf_jax.scene.h5 import load_h5, load_images
 from rf_jax.structs import Scene, SceneTokens
-from rf_jax.studies.triangle_counts import subdivided
+from rf_jax.studies.triangle_counts import load_views, subdivided
 from rf_jax.weights.pretrained import BUNDLED_WEIGHTS, load_pretrained
 
 ALLOWED = 0.1
@@ -83,7 +81,7 @@ def main() -> None:
     if not network.config.view_independent.attention.exact:
         raise InputError(f"{args.checkpoint}: expected weights trained with exact attention")
     files = [path for path, _ in find_files(args.data, None)]
-    scenes = (load_scene(path, args.views, args.parts) for path in files)
+    scenes = (_load(path, args.views, args.parts) for path in files)
     scenes = (pair for pair in scenes if len(pair[0].triangles) >= args.min_triangles)
     scenes = list(itertools.islice(scenes, args.max_scenes))
     if not scenes:
@@ -92,10 +90,7 @@ def main() -> None:
     rows = list(compare(network.variables, network.config, cases, variants(args)))
     print(format_table(rows, cases))
     table = args.output_dir / "windows.csv"
-    with atomic_path(table) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    save_csv(table, rows)
     print(f"-> {table}")
 
 
@@ -115,13 +110,9 @@ def variants(args: argparse.Namespace) -> list[tuple[str, int, Attention]]:
     ]
 
 
-def load_scene(path: Path, views: int, parts: int) -> tuple[Scene, np.ndarray]:
+def _load(path: Path, views: int, parts: int) -> tuple[Scene, np.ndarray]:
     """A scene with some of its views, whose triangles may be cut in four, and its images."""
-    scene = load_h5(path)
-    scene = scene.replace(
-        camera_to_world=scene.camera_to_world[:views], fov_degrees=scene.fov_degrees[:views]
-    )
-    target = np.maximum(np.float32(load_images(path)[:views, ..., :3]), 0)
+    scene, target = load_views(path, views)
     return scene if parts == 1 else subdivided(scene), target
 
 

@@ -52,3 +52,15 @@ def test_the_study_agrees_with_evaluation(tmp_path, monkeypatch, capsys):
     for row, other in zip(whole, expected, strict=True):
         assert float(row["psnr"]) == pytest.approx(other["psnr"], abs=1e-4)
     assert lines[1].split()[1] == f"{np.mean([float(row['psnr']) for row in whole]):.3f}"
+
+
+@pytest.mark.parametrize("option", ["--max_scenes", "--views"])
+def test_counts_of_0_are_refused(command, option):
+    arguments = [BUNDLED_WEIGHTS, "--data", "tests/data/rooms", option, 0]
+    status, _, err = command("rf_jax.studies.triangle_counts", *arguments)
+    assert status == 2 and "expected positive numbers" in err
+
+
+def test_a_folder_without_scenes_is_refused(refused, tmp_path):
+    arguments = [BUNDLED_WEIGHTS, "--data", tmp_path]
+    assert "found none" in refused("rf_jax.studies.triangle_counts", *arguments)
