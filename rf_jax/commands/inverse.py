@@ -14,7 +14,6 @@ where this fails.
 """
 
 import argparse
-import csv
 import dataclasses
 import os
 from pathlib import Path
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from rf_jax.command_line import make_parser
 from rf_jax.errors import InputError, prefix_errors
-from rf_jax.files import atomic_path
+from rf_jax.files import atomic_path, save_csv
 from rf_jax.images.comparison import FIT_TITLES, fit_comparison, with_titles
 from rf_jax.images.figures import new_figure
 from rf_jax.images.files import load_exr, save_exr, save_png
@@ -125,7 +124,8 @@ def main() -> None:
     for i, image in enumerate(after):
         save_exr(args.output_dir / f"{name}_fitted_view_{i}.exr", image)
     save_png(args.output_dir / "sheet.png", sheet(targets, before, after))
-    save_losses(args.output_dir / "loss.csv", found.losses)
+    losses = [{"step": i, "loss": loss} for i, loss in enumerate(found.losses.tolist())]
+    save_csv(args.output_dir / "loss.csv", losses)
     note = save_curve(args.output_dir / "loss.png", found.losses)
     print(*summary(found, free, start), *note, f"-> {json_path}", sep="\n")
 
@@ -165,11 +165,6 @@ def sheet(targets: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndar
         for view in zip(targets, before, after, strict=True)
     ]
     return with_titles(np.concatenate(rows), FIT_TITLES)
-
-
-def save_losses(path: Path, losses: np.ndarray) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        csv.writer(file).writerows([("step", "loss"), *enumerate(losses.tolist())])
 
 
 def save_curve(path: Path, losses: np.ndarray) -> list[str]:
