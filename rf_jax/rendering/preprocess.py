@@ -5,7 +5,7 @@ import numpy as np
 from rf_jax.errors import InputError
 from rf_jax.images.radiance import log_radiance
 from rf_jax.models import RenderFormerConfig
-from rf_jax.rendering.token_order import token_order
+from rf_jax.rendering.token_order import sorts_triangles, token_order
 from rf_jax.scene import validate_scene
 from rf_jax.structs import EMISSION, Scene, SceneTokens, constant_texture
 
@@ -73,7 +73,7 @@ def prepare_scene(
     registers = config.num_register_tokens
     padded = num_padded or bucket_length(int(counts.max()) + registers) - registers
     places = np.arange(padded) < counts[:, None]
-    order = _order(scene.triangles[mask], scene.texture[mask], counts, config)
+    order = _order(scene, counts, config) if sorts_triangles(config) else slice(None)
 
     def pad(valid):
         out = np.zeros((*places.shape, *valid.shape[1:]), np.float32)
@@ -91,11 +91,11 @@ def prepare_scene(
 _FIELDS = ("triangles", "vertex_normals", "texture", "camera_to_world", "fov_degrees")
 
 
-def _order(
-    triangles: np.ndarray, texture: np.ndarray, counts: np.ndarray, config: RenderFormerConfig
-) -> np.ndarray:
-    """Indices that order the valid triangles [M, 3, 3] within each scene."""
-    emission, everything = np.asarray(texture[:, EMISSION], np.float32), np.arange(len(triangles))
+def _order(scene: Scene, counts: np.ndarray, config: RenderFormerConfig) -> np.ndarray:
+    """Indices [M] that order the valid triangles of a batch within each scene."""
+    mask = scene.valid_mask
+    triangles, everything = scene.triangles[mask], np.arange(counts.sum())
+    emission = np.asarray(scene.texture[:, :, EMISSION][mask], np.float32)
     scenes = (slice(end - count, end) for end, count in zip(np.cumsum(counts), counts, strict=True))
     return np.concatenate(
         [everything[s][token_order(triangles[s], emission[s], config)] for s in scenes]

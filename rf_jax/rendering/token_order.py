@@ -13,6 +13,12 @@ from rf_jax.geometry import hilbert_order
 from rf_jax.models import RenderFormerConfig
 
 
+def sorts_triangles(config: RenderFormerConfig) -> bool:
+    """Whether an attention function of the network wants neighbours close to each other."""
+    stages = config.view_independent, config.view_dependent
+    return any(stage.attention.token_order for stage in stages)
+
+
 def token_order(
     triangles: ArrayLike, emission: ArrayLike, config: RenderFormerConfig
 ) -> ArrayLike | slice:
@@ -26,8 +32,7 @@ def token_order(
       emission: [N, ...] linear radiance.
       config: the network that will read them.
     """
-    stages = config.view_independent, config.view_dependent
-    if not any(stage.attention.token_order for stage in stages):
+    if not sorts_triangles(config):
         return slice(None)
     order = hilbert_order(triangles.mean(axis=1))
     most_lights = config.view_independent.attention.most_lights
