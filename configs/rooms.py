@@ -45,6 +45,7 @@ def get_config() -> ConfigDict:
     model.num_register_tokens = 4
     model.vertex_pe_num_freqs = 6
     model.vdir_num_freqs = 0
+    model.reference_emission = 4250.0
     model.rotate_values = True
     model.view_positions = "projected"
     model.view_frequencies = (2.0, 6.0, 24.0)

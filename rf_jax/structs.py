@@ -257,6 +257,8 @@ class SceneEncoding:
         renderer on GPUs they are tuples of L arrays.
       triangles: [B, N, 3, 3] in world space; None where no view needs them.
       num_tokens: [B] int32, how many of the tokens are real; these come first.
+      light_scale: [B] by which radiance is multiplied after the network; None where the network
+        sees emission as it is.
     """
 
     tokens: jax.Array
@@ -264,6 +266,7 @@ class SceneEncoding:
     values: jax.Array | None
     triangles: jax.Array | None
     num_tokens: jax.Array
+    light_scale: jax.Array | None = None
 
 
 @struct.dataclass

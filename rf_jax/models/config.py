@@ -15,7 +15,7 @@ from rf_jax.schema import Count, Limit, Size
 
 NormType = Literal["rms_norm", "layer_norm"]
 
-Frequency = Annotated[float, Limit("> 0", lambda x: x > 0)]
+Positive = Annotated[float, Limit("> 0", lambda x: x > 0)]
 
 WINDOW_SIZE = 8
 """Side of the windows of the shifted-window self attention, in ray patches."""
@@ -91,9 +91,12 @@ class RenderFormerConfig:
     # Not in published files; written only where they differ from these defaults.
     view_independent_attention: str = "auto"  # a name of rf_jax.attention
     view_dependent_attention: str = "auto"
+    # Scenes are seen with their brightest emission brought to this radiance, and their images are
+    # scaled back: light adds up, so images are proportional to emission. None: as published.
+    reference_emission: Positive | None = None
     rotate_values: bool = False  # RoPE turns values too: with the keys, and back with the queries
     view_positions: Literal["camera", "projected"] = "camera"  # what the view stage's RoPE turns by
-    view_frequencies: tuple[Frequency, ...] | None = None  # of its RoPE; None: as published
+    view_frequencies: tuple[Positive, ...] | None = None  # of its RoPE; None: as published
     # The options of attention functions, where they differ from their defaults. In files and
     # configurations each option is a key of its own, NAME_OPTION.
     attention_options: tuple[Any, ...] = ()
@@ -111,6 +114,10 @@ class RenderFormerConfig:
             raise InputError(
                 f"view_dependent_attention: {self.view_dependent_attention} is for tokens that "
                 "attend to themselves, in the view-independent stage; auto serves this one"
+            )
+        if self.reference_emission is not None and (self.use_ldr or self.v2 is not None):
+            raise InputError(
+                "reference_emission: needs a network of the first generation with use_ldr = false"
             )
         if (self.v2 is None) != (self.pe_type != PE_TYPE):
             raise InputError(f'pe_type: "{PE_TYPE}" and v2 need each other')
@@ -335,6 +342,7 @@ class TransformerConfig:
 _OURS = {
     "view_independent_attention",
     "view_dependent_attention",
+    "reference_emission",
     "rotate_values",
     "view_positions",
     "view_frequencies",

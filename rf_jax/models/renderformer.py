@@ -15,6 +15,7 @@ from rf_jax.geometry import (
     world_to_camera_points,
 )
 from rf_jax.models.config import RenderFormerConfig, TransformerConfig
+from rf_jax.models.light_scale import normalize_light, scale_light
 from rf_jax.models.view_dependent import ViewDependentStage, patch_centers
 from rf_jax.models.view_independent import ViewIndependentStage, token_positions
 from rf_jax.models.view_independent_v2 import ViewIndependentStageV2, smallest_scene
@@ -60,19 +61,22 @@ class RenderFormer(nn.Module):
             tokens, positions, lengths = self.view_independent(scene)
             keys, values = self.view_dependent.project_context(tokens, positions)
             return SceneEncoding(tokens, keys, values, None, lengths)
+        texture, light_scale = scene.texture, None
+        if self.config.reference_emission is not None:
+            texture, light_scale = normalize_light(texture, self.config.reference_emission)
         positions = self._positions(scene.triangles, scene.num_triangles)
         batch, padded = scene.triangles.shape[:2]
         tokens = self.view_independent(
             positions,
             scene.vertex_normals.reshape(batch, padded, 9),
-            scene.texture,
+            texture,
             scene.num_triangles,
         )
         keys = values = None
         if self.config.pe_type == "rope":
             keys, values = self.view_dependent.project_context(tokens)
         num_tokens = scene.num_triangles + self.config.num_register_tokens
-        return SceneEncoding(tokens, keys, values, scene.triangles, num_tokens)
+        return SceneEncoding(tokens, keys, values, scene.triangles, num_tokens, light_scale)
 
     def render_view(
         self,
@@ -123,7 +127,10 @@ class RenderFormer(nn.Module):
             ray_positions,
             jnp.repeat(encoding.num_tokens, views),
         )
-        return image.reshape(batch, views, *image.shape[1:]), taps
+        image = image.reshape(batch, views, *image.shape[1:])
+        if encoding.light_scale is not None:
+            image = scale_light(image, encoding.light_scale)
+        return image, taps
 
     def __call__(self, scene, camera_to_world, fov_degrees, resolution: int) -> jax.Array:
         """Runs both stages on B scenes; cameras and images are those of `render_view`."""

@@ -13,8 +13,8 @@ from rf_jax.errors import one_line, prefix_errors
 from rf_jax.images.comparison import comparison_image, with_titles
 from rf_jax.images.lpips import Perceptual
 from rf_jax.images.metrics import psnr, ssim
-from rf_jax.images.radiance import display, log_radiance
 from rf_jax.images.tone_map import tone_map
+from rf_jax.radiance import display, log_radiance
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene.h5 import load_h5, load_images
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from rf_jax.errors import InputError
-from rf_jax.images.radiance import log_radiance
+from rf_jax.radiance import log_radiance
 from rf_jax.rendering.free_parameters import Free, Values, apply_values
 from rf_jax.rendering.function import RenderFunction
 from rf_jax.scene.parameters import SceneParameters

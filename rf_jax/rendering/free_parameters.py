@@ -15,7 +15,7 @@ import numpy as np
 
 from rf_jax import schema
 from rf_jax.errors import InputError, listed, prefix_errors
-from rf_jax.images.radiance import linear_radiance, log_radiance
+from rf_jax.radiance import linear_radiance, log_radiance
 from rf_jax.scene.description import (
     Camera,
     SceneDescription,

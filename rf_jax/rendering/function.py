@@ -10,8 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rf_jax.errors import InputError
 from rf_jax.geometry import camera_pose, corner_normals
-from rf_jax.images.radiance import log_radiance
 from rf_jax.models import RenderFormer, RenderFormerConfig
+from rf_jax.radiance import log_radiance
 from rf_jax.rendering.preprocess import bucket_length
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.rendering.sharding import device_mesh

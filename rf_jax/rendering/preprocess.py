@@ -3,8 +3,8 @@
 import numpy as np
 
 from rf_jax.errors import InputError
-from rf_jax.images.radiance import log_radiance
 from rf_jax.models import RenderFormerConfig
+from rf_jax.radiance import log_radiance
 from rf_jax.rendering.token_order import sorts_triangles, token_order
 from rf_jax.scene import validate_scene
 from rf_jax.structs import EMISSION, Scene, SceneTokens, constant_texture

@@ -8,9 +8,9 @@ import numpy as np
 
 from rf_jax.errors import InputError
 from rf_jax.geometry import hilbert_order
-from rf_jax.images.radiance import log_radiance
 from rf_jax.models import RenderFormerConfig
 from rf_jax.models.config_v2 import VOLUME_INPUTS
+from rf_jax.radiance import log_radiance
 from rf_jax.rendering.preprocess import bucket_length
 from rf_jax.structs import SceneTokensV2, SceneV2
 

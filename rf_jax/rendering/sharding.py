@@ -100,7 +100,8 @@ def split_model(model: RenderFormer, mesh: Mesh) -> RenderFormer:
 def encoding_specs(encoding: SceneEncoding) -> SceneEncoding:
     """How an encoding that is split lies on the devices; a tree of partition specs."""
     context = None if encoding.keys is None else P(None, None, AXIS)
-    return SceneEncoding(P(None, AXIS), context, context, P(), P())
+    light_scale = None if encoding.light_scale is None else P()
+    return SceneEncoding(P(None, AXIS), context, context, P(), P(), light_scale)
 
 
 def is_split(encoding: SceneEncoding, mesh: Mesh) -> bool:

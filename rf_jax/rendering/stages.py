@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from rf_jax.images.radiance import linear_radiance
 from rf_jax.models import RenderFormer
 from rf_jax.models.stacks import join_layers, split_layers
+from rf_jax.radiance import linear_radiance
 from rf_jax.rendering.sharding import (
     BY_VIEW,
     constrain_encoding,

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.images.files import load_exr
-from rf_jax.images.radiance import log_radiance
+from rf_jax.radiance import log_radiance
 from rf_jax.rendering.fitting import fit
 from rf_jax.rendering.free_parameters import Free, start_values
 from rf_jax.rendering.function import render_function

@@ -10,8 +10,8 @@ import numpy as np
 
 from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.images.metrics import psnr
-from rf_jax.images.radiance import log_radiance
 from rf_jax.models import VARIANTS
+from rf_jax.radiance import log_radiance
 from rf_jax.rendering.renderer import PRECISIONS, Renderer
 from rf_jax.scene import load_scene
 from rf_jax.weights.pretrained import load_pretrained

@@ -30,9 +30,9 @@ from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.errors import InputError
 from rf_jax.files import save_csv
 from rf_jax.images.metrics import psnr
-from rf_jax.images.radiance import linear_radiance
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.models.view_independent import token_sinks
+from rf_jax.radiance import linear_radiance
 from rf_jax.rendering.preprocess import bucket_length, prepare_scene
 from rf_jax.scene.dataset import find_files
 from rf_jax.structs import Scene, SceneTokens

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rf_jax.images.radiance import display, log_radiance
+from rf_jax.radiance import display, log_radiance
 
 Distance = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """Takes the weights of a perceptual distance and two arrays of images [n, H, W, 3] in [0, 1], and

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from rf_jax.attention.sharding import shard_attention
 from rf_jax.images.metrics import psnr, ssim
-from rf_jax.images.radiance import display, linear_radiance, log_radiance
 from rf_jax.models import RenderFormer
+from rf_jax.radiance import display, linear_radiance, log_radiance
 from rf_jax.structs import Batch
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.losses import Distance, training_loss

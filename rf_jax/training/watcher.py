@@ -17,9 +17,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from rf_jax.files import report_unwritable
-from rf_jax.images.radiance import linear_radiance
 from rf_jax.images.tone_map import to_uint8, tone_map
 from rf_jax.models.flops import context_flops, view_flops, view_independent_flops
+from rf_jax.radiance import linear_radiance
 from rf_jax.training.config import TrainingConfig
 
 BACKWARD_FACTOR = 3

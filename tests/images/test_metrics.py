@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
 from rf_jax.images.metrics import psnr, ssim
-from rf_jax.images.radiance import display, linear_radiance, log_radiance
+from rf_jax.radiance import display, linear_radiance, log_radiance
 
 
 @pytest.fixture(scope="module")

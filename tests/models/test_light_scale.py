@@ -1,0 +1,143 @@
+"""`reference_emission`: images in proportion to emission."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rf_jax.errors import InputError
+from rf_jax.models import RenderFormer, RenderFormerConfig
+from rf_jax.models.light_scale import normalize_light, scale_light
+from rf_jax.models.variants import VARIANTS
+from rf_jax.radiance import linear_radiance, log_radiance
+from rf_jax.structs import EMISSION, SceneTokens
+from rf_jax.weights.random_weights import random_variables
+
+PLAIN = RenderFormerConfig(
+    latent_dim=36,
+    num_layers=2,
+    num_heads=2,
+    dim_feedforward=32,
+    num_register_tokens=2,
+    vertex_pe_num_freqs=2,
+    texture_encode_patch_size=1,
+    view_transformer_latent_dim=36,
+    view_transformer_ffn_hidden_dim=32,
+    view_transformer_n_heads=2,
+    view_transformer_n_layers=2,
+    use_dpt_decoder=False,
+)
+CONFIG = dataclasses.replace(PLAIN, reference_emission=4.0)
+CAMERA = np.tile(np.eye(4, dtype=np.float32), (2, 1, 1, 1))
+CAMERA[..., 2, 3] = 1.5
+FOV = np.full((2, 1), 40.0, np.float32)
+
+
+def scenes(emission):
+    """Two scenes of six triangles; the first three emit, those of the second half as much."""
+    rng = np.random.default_rng(0)
+    texture = rng.uniform(0, 1, (2, 6, 13)).astype(np.float32)
+    texture[:, 3:, EMISSION] = 0
+    texture[:, :3, EMISSION] *= emission
+    texture[1, :, EMISSION] /= 2
+    texture[..., EMISSION] = log_radiance(texture[..., EMISSION])
+    return SceneTokens(
+        triangles=rng.uniform(-0.5, 0.5, (2, 6, 3, 3)).astype(np.float32),
+        vertex_normals=np.zeros((2, 6, 3, 3), np.float32),
+        texture=texture,
+        num_triangles=np.array([6, 6], np.int32),
+    )
+
+
+def radiance(config, tokens):
+    """Linear images [2, 1, 16, 16, C] of the scenes."""
+    image = jax.jit(lambda v, t: RenderFormer(config).apply(v, t, CAMERA, FOV, 16))(
+        random_variables(config, seed=1), tokens
+    )
+    return np.asarray(linear_radiance(image))
+
+
+@pytest.mark.parametrize("factor", [0.1, 30.0, 1e5])
+def test_radiance_is_proportional_to_emission(factor):
+    image, brighter = radiance(CONFIG, scenes(2.0)), radiance(CONFIG, scenes(2.0 * factor))
+    lit = image > 0
+    assert lit.mean() > 0.1
+    expected = factor * image[lit]
+    np.testing.assert_allclose(brighter[lit], expected, rtol=1e-4, atol=1e-5 * factor)
+    assert not np.allclose(radiance(PLAIN, scenes(2.0 * factor))[lit], expected, rtol=0.1)
+
+
+def test_at_the_reference_it_is_the_plain_network():
+    tokens = scenes(2.0)
+    brightest = linear_radiance(tokens.texture[0, :, EMISSION]).max()
+    at_reference = dataclasses.replace(PLAIN, reference_emission=float(brightest))
+    found, expected = radiance(at_reference, tokens)[0], radiance(PLAIN, tokens)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("texels", [(), (2, 2)])
+def test_each_scene_is_normalized_on_its_own(texels):
+    rng = np.random.default_rng(0)
+    texture = rng.uniform(0, 1, (3, 5, 13, *texels)).astype(np.float32)
+    texture[1] *= 2
+    texture[2, :, EMISSION] = 0
+    normalized, scale = normalize_light(jnp.asarray(texture), 8.0)
+    emission = linear_radiance(normalized[:, :, EMISSION])
+    np.testing.assert_allclose(emission.reshape(3, -1).max(1), [8, 8, 0], rtol=1e-5)
+    expected = linear_radiance(texture[:, :, EMISSION])
+    scale_of_each = scale.reshape(-1, *[1] * (emission.ndim - 1))
+    np.testing.assert_allclose(emission * scale_of_each, expected, rtol=1e-4, atol=1e-6)
+    assert scale[2] == 1
+    rest = np.delete(np.arange(13), EMISSION)
+    np.testing.assert_array_equal(normalized[:, :, rest], texture[:, :, rest])
+
+
+def test_alpha_stays_and_the_slope_at_zero_is_continuous():
+    image = jnp.array([-1e-3, 0.5, 0.2, 0.7]).reshape(1, 1, 1, 1, 4)
+    scale = jnp.array([1000.0])
+    scaled = scale_light(image, scale).reshape(4)
+    np.testing.assert_allclose(
+        linear_radiance(scaled[1:3]), 1000 * linear_radiance(image[..., 1:3]).ravel(), rtol=1e-5
+    )
+    assert scaled[3] == image[..., 3] and scaled[0] == -1
+    slope = jax.vmap(
+        jax.grad(lambda x: scale_light(jnp.full((1, 1, 1, 1, 3), x), scale)[..., 0].sum())
+    )
+    np.testing.assert_allclose(slope(jnp.array([-1e-3, -1e-7, 1e-7])), 1000, rtol=1e-2)
+
+
+def test_gradients_with_respect_to_emission_are_exact():
+    """The slope of a function that is proportional to its argument is its value at one."""
+    tokens, variables = scenes(3.0), random_variables(CONFIG, seed=1)
+
+    def brightness(factor):
+        texture = jnp.asarray(tokens.texture)
+        emission = log_radiance(linear_radiance(texture[:, :, EMISSION]) * factor)
+        changed = tokens.replace(texture=texture.at[:, :, EMISSION].set(emission))
+        image = RenderFormer(CONFIG).apply(variables, changed, CAMERA, FOV, 16)
+        return linear_radiance(jnp.maximum(image, 0)).sum()
+
+    value, slope = jax.jit(jax.value_and_grad(brightness))(1.0)
+    np.testing.assert_allclose(slope, value, rtol=1e-3)
+
+
+def test_published_networks_see_emission_as_it_is():
+    for config in VARIANTS.values():
+        assert config.reference_emission is None
+        assert "reference_emission" not in config.to_dict()
+    assert RenderFormerConfig.from_dict(CONFIG.to_dict()) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reference_emission": 0.0}, "reference_emission: expected a number > 0, found 0"),
+        ({"use_ldr": True}, "reference_emission: needs a network .* with use_ldr = false"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        RenderFormerConfig.from_dict(CONFIG.to_dict() | changes)
