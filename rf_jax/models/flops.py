@@ -129,10 +129,12 @@ def _decoder_flops(config: RenderFormerConfig, rays: int) -> float:
     return total
 
 
-def measure_product_rate(config: RenderFormerConfig, tokens: int, dtype: Any) -> float:
+def measure_product_rate(
+    config: RenderFormerConfig, tokens: int, dtype: Any, sharding: Any = None
+) -> float:
     """FLOP/s of products like those in the feed-forward networks of the view-independent stage.
 
-    They are [S, w] x [w, f] and back, on random data and one device. The fastest of `REPETITIONS`
+    They are [S, w] x [w, f] and back, on random data. The fastest of `REPETITIONS`
     measurements counts. Each runs as many products within one compiled program as take
     `MIN_SECONDS`.
 
@@ -140,10 +142,11 @@ def measure_product_rate(config: RenderFormerConfig, tokens: int, dtype: Any) ->
       config: the network, with width w and feed-forward width f.
       tokens: S.
       dtype: the type of the operands.
+      sharding: how the rows are split over devices, whose rates add up; None takes one device.
     """
     width, ffn = config.latent_dim, config.dim_feedforward
     rngs = jax.random.split(jax.random.key(0))
-    x = jax.random.normal(rngs[0], (tokens, width), dtype)
+    x = jax.device_put(jax.random.normal(rngs[0], (tokens, width), dtype), sharding)
     # Orthogonal weights keep the values in range, however often they multiply.
     weights = jax.nn.initializers.orthogonal()(rngs[1], (width, ffn)).astype(dtype)
     pairs = 1

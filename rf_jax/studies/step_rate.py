@@ -3,7 +3,7 @@
     %(prog)s --config rooms
     %(prog)s --config rooms --config.batch_size=16
 
-The batch is random. FLOPs are those that the network needs, three times as many for its gradient.
+The batch is random, and split over all devices as in training. FLOPs are those that the network needs, three times as many for its gradient.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from rf_jax.command_line import (
     add_config_option,
@@ -34,7 +35,7 @@ from rf_jax.structs import Batch
 from rf_jax.training.config import TrainingConfig
 from rf_jax.training.data import abstract_batch
 from rf_jax.training.optim import make_optimizer, make_schedule
-from rf_jax.training.sharding import make_mesh
+from rf_jax.training.sharding import batch_sharding, make_mesh, replicated, usable_devices
 from rf_jax.training.steps import (
     COMPUTE_TYPES,
     create_train_state,
@@ -59,10 +60,13 @@ def main() -> None:
     args, overrides = parse_args()
     keep_freed_memory()
     config = load_config_file(TrainingConfig, args.config, [*overrides, "--config.lpips_weight=0"])
-    programs = compile_parts(config)
+    scenes = config.batch_size // config.accumulation_steps
+    mesh = make_mesh(1, scenes, usable_devices(1, scenes, jax.devices()))
+    programs = compile_parts(config, mesh)
     model, data = config.model, config.data
     tokens = config.batch_size * (data.max_triangles + model.num_register_tokens)
-    rate = measure_product_rate(model, tokens, COMPUTE_TYPES[config.precision])
+    dtype = COMPUTE_TYPES[config.precision]
+    rate = measure_product_rate(model, tokens, dtype, batch_sharding(mesh))
     seconds = {name: _fastest(program, args.repeats) for name, program in programs.items()}
     scene = view_independent_flops(model, data.max_triangles)
     scene += context_flops(model, data.max_triangles)
@@ -75,12 +79,13 @@ def main() -> None:
         print(f"{name:<10}{took:>9.3f}{flops / took / 1e12:>9.3f}  {flops / took / rate:.1%}")
 
 
-def compile_parts(config: TrainingConfig) -> dict[str, Callable[[], Any]]:
-    """The forward pass with the loss, its gradient, and the whole step, on one device."""
-    model = make_model(config, make_mesh(1, config.batch_size, jax.devices()[:1]))
+def compile_parts(config: TrainingConfig, mesh: Mesh) -> dict[str, Callable[[], Any]]:
+    """The forward pass with the loss, its gradient, and the whole step."""
+    model = make_model(config, mesh)
     optimizer = make_optimizer(config)
     state = create_train_state(config, optimizer, init_variables(config.model, init_rng(0)))
-    batch = random_batch(config)
+    state = jax.device_put(state, replicated(mesh))
+    batch = jax.device_put(random_batch(config), batch_sharding(mesh))
     loss_fn = make_loss_fn(config, model, None)
 
     def loss(params, state, batch):
