@@ -3,7 +3,8 @@
     %(prog)s --config rooms
     %(prog)s --config rooms --config.batch_size=16
 
-The batch is random, and split over all devices as in training. FLOPs are those that the network needs, three times as many for its gradient.
+The batch is random, and split over all devices as in training. FLOPs are those that the network
+needs, three times as many for its gradient.
 """
 
 import argparse
