@@ -20,7 +20,7 @@ from rf_jax.trained_on import TrainedOn
 from rf_jax.weights.random_weights import random_variables
 
 NETWORKS = {
-    "exact": {"reference_emission": 4.0},
+    "exact": {"reference_emission": 1000.0},
     "nerf": {"pe_type": "nerf"},
     "windows": {"view_transformer_use_swin_attn": True},
     "performer": {"view_independent_attention": "performer"},
