@@ -25,12 +25,12 @@ def get_config() -> ConfigDict:
     config = rooms.get_config()
     config.init_from = "workdirs/rooms"
     config.init_lenient = True
-    config.total_steps = 11290
+    config.total_steps = 26000
     config.learning_rate = 7e-4
     config.warmup_steps = 500
-    config.cosine_steps = 23000
+    config.cosine_steps = 25500
     config.validate_every_steps = 1000
-    config.data.path = "data/rooms_8k"
+    config.data.path = "data/rooms_5k"
     config.data.views = 2
     config.model.patch_size = 4
     return config
