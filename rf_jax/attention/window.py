@@ -5,13 +5,13 @@ either side. It also reads the keys of `Shared`: those that have no place, and t
 a block beyond the reach.
 
 One tile of queries is processed after the other: these meet the part of the keys that any of them
-reads and all shared keys, in one softmax. So memory is linear in the length. GPUs process many
-tiles at once where no gradient is wanted. The gradient computes the scores again from the
-log-sum-exps, as `rf_jax.attention.dot_product` does.
+reads and all shared keys, in one softmax. So memory is linear in the length. Tiles are cut from the
+arrays as they are, because every pass over whole arrays shows on CPUs. GPUs process many tiles at
+once where no gradient is wanted. The gradient computes the scores again from the log-sum-exps, as
+`rf_jax.attention.dot_product` does.
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from jax import lax
 from rf_jax.attention.blocks import join_blocks, split_blocks
 from rf_jax.precision import float32_product
 
-SMALLEST_TILE, LARGEST_TILE = 64, 256
+SMALLEST_TILE, LARGEST_TILE = 64, 192
 """Queries of a tile, unless blocks are larger. Between these it is as large as the window on one
 side: a larger tile meets more keys that few of its queries read."""
 
@@ -82,136 +82,166 @@ def window_attention(
     Returns:
       [B, S, nh, hd]; 0 in rows without keys.
     """
-    batch, length, num_heads, head_dim = query.shape
-    margin = near.block * near.reach
-    tile = min(max(margin, SMALLEST_TILE), LARGEST_TILE, length)
-    tile = near.block * max(tile // near.block, 1)
-    after = -length % tile
-    queries = split_blocks(jnp.pad(query, ((0, 0), (0, after), (0, 0), (0, 0))), tile)
     if shared is None:
+        batch, _, num_heads, head_dim = key.shape
         nothing = jnp.zeros((batch, 0, num_heads, head_dim), key.dtype)
         shared = Shared(nothing, nothing, jnp.zeros((batch, 0), jnp.float32))
-    around = ((0, 0), (margin, margin + after), (0, 0), (0, 0))
-    keys = [_heads_first(jnp.pad(x, around)) for x in (key, value)]
-    shared_keys = [_heads_first(x) for x in (shared.key, shared.value)]
     limits = key_starts, key_lengths, lax.stop_gradient(shared.log_counts)
-    out = _attention((near, num_placeless), queries, *keys, *shared_keys, limits)
-    return join_blocks(out, length)
+    where = near, num_placeless
+    return _attention(where, query, key, value, shared.key, shared.value, limits)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(where, queries, key, value, shared_key, shared_value, limits):
-    """Attention of tiles of queries to keys with a margin on either side, and to shared keys.
+def _attention(where, query, key, value, shared_key, shared_value, limits):
+    """Attention of queries to the keys near them, and to shared keys.
 
     Args:
       where: `Near` and the number of placeless shared keys.
-      queries: [tiles, B, nh, tile, hd].
-      key, value: [B, nh, margin + tiles tile + margin, hd].
-      shared_key, shared_value: [B, nh, E, hd].
+      query, key, value: [B, S, nh, hd].
+      shared_key, shared_value: [B, E, nh, hd].
       limits: starts [B], lengths [B] and log_counts [B, E].
 
     Returns:
-      the result [tiles, B, nh, tile, hd].
+      the result [B, S, nh, hd].
     """
-    return _forward(where, queries, key, value, shared_key, shared_value, limits)[0]
+    return _forward(where, query, key, value, shared_key, shared_value, limits)[0]
 
 
-def _forward(where, queries, key, value, shared_key, shared_value, limits):
-    arrays = queries, key, value, shared_key, shared_value, limits
-    _, *sizes, tile, _ = queries.shape
-    scores = math.prod(sizes) * tile * (_span(queries, key) + shared_key.shape[2])
-    many = max(GPU_SCORES // scores, 1)
+def _forward(where, query, key, value, shared_key, shared_value, limits):
+    arrays = query, key, value, shared_key, shared_value, limits
+    batch, length, num_heads, _ = query.shape
+    tile, margin = _sizes(where, length)
+    scores = batch * num_heads * tile * (tile + 2 * margin + shared_key.shape[1])
+    many = min(max(GPU_SCORES // scores, 1), -(-length // tile))
     out, log_sums = lax.platform_dependent(
         *arrays,
         cpu=functools.partial(_attend, where, at_once=1),
-        default=functools.partial(_attend, where, at_once=min(many, len(queries))),
+        default=functools.partial(_attend, where, at_once=many),
     )
     return out, (*arrays, out, log_sums)
 
 
-def _attend(where, queries, key, value, shared_key, shared_value, limits, *, at_once):
-    """The result, and the log-sum-exps [tiles, B, nh, tile, 1], of so many tiles at a time."""
+def _attend(where, query, key, value, shared_key, shared_value, limits, *, at_once):
+    """The result, and the log-sum-exps [B, S, nh, 1], of so many tiles at a time.
 
-    def attend(inputs):
-        i, query = inputs
-        keys, values = _met(i, queries, key, shared_key), _met(i, queries, value, shared_value)
-        scores = _scores(query, keys, _added(i, query, keys, where, limits))
-        maximum = jnp.maximum(scores.max(-1, keepdims=True), _LOWEST)
-        weights = jnp.exp(scores - maximum)
-        total = weights.sum(-1, keepdims=True)
-        out = _product("bhqk,bhkd->bhqd", weights.astype(value.dtype), values)
+    The last tile begins earlier where it would not be full, so it has some queries again.
+    """
+    length = query.shape[1]
+    tile, margin = _sizes(where, length)
+    span = min(tile + 2 * margin, length)
+    shared_key, shared_value = _heads_apart(shared_key), _heads_apart(shared_value)
+
+    def attend(first):
+        start = jnp.clip(first - margin, 0, length - span)
+        queries = _heads_apart(lax.dynamic_slice_in_dim(query, first, tile, 1))
+        keys, values = (
+            _heads_apart(lax.dynamic_slice_in_dim(x, start, span, 1)) for x in (key, value)
+        )
+        added = _added(first, tile, start, span, where, limits)
+        scores = [_scores(queries, *x) for x in zip((keys, shared_key), added, strict=True)]
+        maxima = (x.max(-1, keepdims=True, initial=_LOWEST) for x in scores)
+        maximum = functools.reduce(jnp.maximum, maxima)
+        weights = [jnp.exp(x - maximum) for x in scores]
+        total = sum(x.sum(-1, keepdims=True) for x in weights)
+        out = sum(
+            _product("bhqk,bhkd->bhqd", x.astype(v.dtype), v)
+            for x, v in zip(weights, (values, shared_value), strict=True)
+        )
         log_sum = jnp.where(total > 0, maximum + jnp.log(total), 0)
-        return (out / jnp.where(total > 0, total, 1)).astype(query.dtype), log_sum
+        out = (out / jnp.where(total > 0, total, 1)).astype(query.dtype)
+        return _heads_apart(out), _heads_apart(log_sum)
 
-    rows = jnp.arange(len(queries)), queries
-    return lax.map(attend, rows, batch_size=at_once if at_once > 1 else None)
+    firsts = jnp.minimum(jnp.arange(0, length, tile), length - tile)
+    tiles = lax.map(attend, firsts, batch_size=at_once if at_once > 1 else None)
+    return jax.tree.map(lambda x: _joined(x, length), tiles)
 
 
 def _backward(where, saved, gradient):
-    queries, key, value, shared_key, shared_value, limits, out, log_sums = saved
-    tile, dtype = queries.shape[3], log_sums.dtype
+    query, key, value, shared_key, shared_value, limits, out, log_sums = saved
+    length, dtype = query.shape[1], log_sums.dtype
+    tile, margin = _sizes(where, length)
+    span, after = tile + 2 * margin, -length % tile
     inner = (gradient.astype(dtype) * out.astype(dtype)).sum(-1, keepdims=True)
+    by_query = [
+        split_blocks(_padded(x, 0, after), tile) for x in (query, gradient, log_sums, inner)
+    ]
+    near = [_heads_apart(_padded(x, margin, margin + after)) for x in (key, value)]
+    shared = [_heads_apart(x) for x in (shared_key, shared_value)]
 
     def step(carry, inputs):
         """Adds what a tile of queries gives to the gradients of the keys and values that it meets.
 
         The first tile of these then has all its parts; it leaves, and an empty one enters.
         """
-        i, query, rows_gradient, log_sum, rows_inner = inputs
-        keys, values = _met(i, queries, key, shared_key), _met(i, queries, value, shared_value)
-        weights = jnp.exp(_scores(query, keys, _added(i, query, keys, where, limits)) - log_sum)
+        first, queries, rows_gradient, log_sum, rows_inner = inputs
+        parts = [lax.dynamic_slice_in_dim(x, first, span, 2) for x in near]
+        keys, values = (jnp.concatenate(x, 2) for x in zip(parts, shared, strict=True))
+        added = jnp.concatenate(_added(first, tile, first - margin, span, where, limits), -1)
+        weights = jnp.exp(_scores(queries, keys, added) - log_sum)
         change = _product("bhqd,bhkd->bhqk", rows_gradient, values) - rows_inner
         change = (weights * change * query.shape[-1] ** -0.5).astype(key.dtype)
         added = (
-            _product("bhqk,bhqd->bhkd", change, query),
+            _product("bhqk,bhqd->bhkd", change, queries),
             _product("bhqk,bhqd->bhkd", weights.astype(value.dtype), rows_gradient),
         )
         totals = jax.tree.map(lambda total, x: total + x, carry, added)
         done = jax.tree.map(lambda x: x[:, :, :tile], totals)
-        totals = jax.tree.map(lambda x: _moved_on(x, tile, shared_key.shape[2]), totals)
+        totals = jax.tree.map(lambda x: _moved_on(x, tile, span), totals)
         return totals, (_product("bhqk,bhkd->bhqd", change, keys), done)
 
-    span = _span(queries, key)
-    zeros = jnp.zeros((*key.shape[:2], span + shared_key.shape[2], key.shape[3]), dtype)
-    rows = jnp.arange(len(queries)), queries, gradient, log_sums, inner
-    totals, (query_gradients, done) = lax.scan(step, (zeros, zeros), rows)
-    near_gradients = (
-        jnp.concatenate([_in_order(first), rest[:, :, : span - tile]], 2)
-        for first, rest in zip(done, totals, strict=True)
-    )
-    results = query_gradients, *near_gradients, *(rest[:, :, span:] for rest in totals)
+    firsts = jnp.arange(0, length, tile)
+    sizes = *near[0].shape[:2], span + shared_key.shape[1], near[0].shape[3]
+    zeros = jnp.zeros(sizes, dtype)
+    totals, (query_gradients, done) = lax.scan(step, (zeros, zeros), (firsts, *by_query))
+    results = [
+        join_blocks(query_gradients, length),
+        *(_near_gradient(*x, span, margin, length) for x in zip(done, totals, strict=True)),
+        *(_heads_apart(x[:, :, span:]) for x in totals),
+    ]
     return *(x.astype(like.dtype) for x, like in zip(results, saved[:5], strict=True)), None
 
 
 _attention.defvjp(_forward, _backward)
 
 
-def _heads_first(x):
-    return x.transpose(0, 2, 1, 3)
+def _sizes(where, length):
+    """Queries of a tile, and the keys that these meet beyond either end of it."""
+    near, _ = where
+    margin = near.block * near.reach
+    tile = min(max(margin, SMALLEST_TILE), LARGEST_TILE, length)
+    return near.block * max(tile // near.block, 1), margin
 
 
-def _span(queries, key):
-    """How many keys of the sequence the queries of one tile meet."""
-    return key.shape[2] - (len(queries) - 1) * queries.shape[3]
+def _heads_apart(x):
+    """[B, S, nh, hd] -> [B, nh, S, hd], and back."""
+    return x.swapaxes(1, 2)
 
 
-def _met(i, queries, x, shared):
-    """The keys or values [B, nh, span + E, hd] that the queries of tile i meet."""
-    part = lax.dynamic_slice_in_dim(x, i * queries.shape[3], _span(queries, x), axis=2)
-    return jnp.concatenate([part, shared], 2)
+def _padded(x, before, after):
+    return jnp.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)))
 
 
-def _moved_on(totals, tile, num_shared):
+def _joined(tiles, length):
+    """Tiles [tiles, B, tile, ...] one after the other, [B, length, ...], the last at the end."""
+    count, batch, tile = tiles.shape[:3]
+    rest = length - (count - 1) * tile
+    whole = jnp.moveaxis(tiles[:-1], 0, 1).reshape(batch, length - rest, *tiles.shape[3:])
+    return jnp.concatenate([whole, tiles[-1][:, tile - rest :]], 1)
+
+
+def _moved_on(totals, tile, span):
     """Sums [B, nh, span + E, hd] for the next tile of queries."""
-    span = totals.shape[2] - num_shared
     empty = jnp.zeros_like(totals[:, :, :tile])
     return jnp.concatenate([totals[:, :, tile:span], empty, totals[:, :, span:]], 2)
 
 
-def _in_order(tiles):
-    """Tiles [tiles, B, nh, tile, hd] one after the other, [B, nh, tiles tile, hd]."""
-    tiles = tiles.transpose(1, 2, 0, 3, 4)
-    return tiles.reshape(*tiles.shape[:2], -1, tiles.shape[-1])
+def _near_gradient(done, totals, span, margin, length):
+    """The gradient [B, length, nh, hd] of keys or values, of its tiles and of what is left."""
+    tile = done.shape[3]
+    done = jnp.moveaxis(done, 0, 2)  # [B, nh, tiles, tile, hd]
+    done = done.reshape(*done.shape[:2], -1, done.shape[-1])
+    whole = jnp.concatenate([done, totals[:, :, : span - tile]], 2)
+    return _heads_apart(whole[:, :, margin : margin + length])
 
 
 def _product(equation, a, b):
@@ -224,19 +254,25 @@ def _scores(query, key, added):
     return _product("bhqd,bhkd->bhqk", query, key) * query.shape[-1] ** -0.5 + added[:, None]
 
 
-def _added(i, query, keys, where, limits):
-    """What is added to the scores [B, q, k] of tile i: -inf where a query does not read a key."""
+def _added(first, tile, start, span, where, limits):
+    """What is added to the scores of a tile: -inf where a query does not read a key.
+
+    Args:
+      first: place of its first query.
+      tile: number of its queries.
+      start, span: place of the first key near it, and their number.
+      where, limits: see `_attention`.
+
+    Returns:
+      [B, tile, span] for the keys near it, and [B, tile, E] for the shared ones.
+    """
     (near, num_placeless), (starts, lengths, log_counts) = where, limits
-    tile, num_shared = query.shape[2], log_counts.shape[1]
-    span = keys.shape[2] - num_shared
-    first = i * tile
-    places = first - (span - tile) // 2 + jnp.arange(span)
+    places = start + jnp.arange(span)
     blocks = (first + jnp.arange(tile))[:, None] // near.block
-    reads = jnp.abs(blocks - places // near.block) <= near.reach  # (q, span)
+    reads = jnp.abs(blocks - places // near.block) <= near.reach  # (tile, span)
     starts, lengths = starts[:, None, None], lengths[:, None, None]
     reads = reads & (places >= starts) & (places < lengths)
-    shared = jnp.arange(num_shared) - num_placeless
-    beyond = (shared < 0) | (jnp.abs(blocks - shared) > near.reach)  # (q, E)
+    shared = jnp.arange(log_counts.shape[1]) - num_placeless
+    beyond = (shared < 0) | (jnp.abs(blocks - shared) > near.reach)  # (tile, E)
     nothing = jnp.asarray(-jnp.inf, log_counts.dtype)
-    added = jnp.where(beyond, log_counts[:, None], nothing)
-    return jnp.concatenate([jnp.where(reads, 0, nothing), added], -1)
+    return jnp.where(reads, 0, nothing), jnp.where(beyond, log_counts[:, None], nothing)

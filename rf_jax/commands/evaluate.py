@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from rf_jax.command_line import make_parser
+from rf_jax.commands.render import add_latent_encoders
 from rf_jax.errors import InputError
 from rf_jax.files import atomic_path
 from rf_jax.images.files import save_png
@@ -25,7 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--checkpoint", required=True, help="a training directory, checkpoint or hub id")
-    add("--data", type=Path, required=True, help="a folder of .h5 files with images")
+    add("--data", type=Path, required=True, help="a folder of .h5 files with images (img)")
+    add_latent_encoders(add)
     add("--split", help='only this split of the folder\'s index, such as "test" (default: all)')
     add("--max_scenes", type=int, help="evaluate only this number of scenes (default: all)")
     add("--lpips_weights", help="folder with the weights of LPIPS (default: the hub's)")
@@ -44,7 +46,9 @@ def main() -> None:
         raise InputError(f"{args.data}: no files of split {args.split!r}; see its index.jsonl")
     check_output_folder(args.output_dir)
     perceptual, notes = _load_lpips(args.lpips_weights)
-    renderer = Renderer.from_pretrained(args.checkpoint, args.precision)
+    renderer = Renderer.from_pretrained(
+        args.checkpoint, args.precision, latent_encoders=args.latent_encoders
+    )
     found = evaluate(renderer, files, perceptual)
     result = {"checkpoint": args.checkpoint, "scenes": found.rows, **summaries(found.rows)}
     # Files come first: what is printed may go to a program that has ended.

@@ -48,14 +48,7 @@ def render_parser() -> argparse.ArgumentParser:
         help="an rf_jax checkpoint, a training directory, a Hugging Face folder or hub id "
         "(default: the bundled weights)",
     )
-    add(
-        "--latent_encoders",
-        type=Path,
-        metavar="FOLDER",
-        help="for weights of RenderFormer V2: the networks that encode materials and environment "
-        "maps, from rf-jax-convert --latent_encoders (default: none, which is enough for .h5 files "
-        "that hold latents)",
-    )
+    add_latent_encoders(add)
     add("--output_dir", type=Path, default=Path("output"), help="folder for the images")
     add(
         "--resolution",
@@ -75,6 +68,18 @@ def render_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=1, help="views rendered at once on each device")
     add_output_options(add)
     return parser
+
+
+def add_latent_encoders(add: Callable) -> None:
+    """The option for what encodes scenes for V2; `add` is a parser's `add_argument`."""
+    add(
+        "--latent_encoders",
+        type=Path,
+        metavar="FOLDER",
+        help="for weights of RenderFormer V2: the networks that encode materials and environment "
+        "maps, from rf-jax-convert --latent_encoders (default: none, which is enough for .h5 files "
+        "that hold latents)",
+    )
 
 
 def add_network_options(add: Callable) -> None:

@@ -63,13 +63,18 @@ def view_independent_flops(
     left out.
     """
     stage = config.view_independent
-    tokens, sinks = token_counts(config, num_triangles, num_lights)
-    layer = 8 * tokens * stage.width**2 + _feed_forward_flops(stage, tokens)
-    sinks = Sinks(sinks, sinks, summarised=config.v2 is not None)
-    layer += _attention_flops(stage, tokens, tokens, sinks)
+    layer = sum(layer_flops(config, token_counts(config, num_triangles, num_lights)))
     inputs = NUM_CHANNELS if config.v2 is None else 3 + 9 * (1 + 2 * config.vertex_pe_num_freqs)
     inputs += 9 * (1 + 2 * config.vn_pe_num_freqs) if config.use_vn_encoder else 0
     return stage.depth * layer + 2 * inputs * stage.width * num_triangles
+
+
+def layer_flops(config: RenderFormerConfig, counts: TokenCounts) -> tuple[float, float]:
+    """One layer of the view-independent stage: its linear layers, and its attention."""
+    stage, (tokens, sinks) = config.view_independent, counts
+    linear = 8 * tokens * stage.width**2 + _feed_forward_flops(stage, tokens)
+    sinks = Sinks(sinks, sinks, summarised=config.v2 is not None)
+    return linear, _attention_flops(stage, tokens, tokens, sinks)
 
 
 def context_flops(config: RenderFormerConfig, num_triangles: int, num_lights: int = 1) -> float:

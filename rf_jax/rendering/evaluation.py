@@ -16,7 +16,7 @@ from rf_jax.images.metrics import psnr, ssim
 from rf_jax.images.tone_map import tone_map
 from rf_jax.radiance import display, log_radiance
 from rf_jax.rendering.renderer import Renderer
-from rf_jax.scene.h5 import load_h5, load_images
+from rf_jax.scene.h5 import load_images
 
 METRICS = ("psnr", "ssim", "lpips", "hdr_flip")
 
@@ -53,7 +53,8 @@ def evaluate(renderer: Renderer, files: list[Path], perceptual: Perceptual | Non
 
     Args:
       renderer: holds the network.
-      files: HDF5 scenes with images, of any resolution that the network renders.
+      files: HDF5 scenes of the network's generation with images, of any resolution that it
+        renders.
       perceptual: LPIPS; None leaves it out.
 
     Raises:
@@ -61,7 +62,7 @@ def evaluate(renderer: Renderer, files: list[Path], perceptual: Perceptual | Non
     """
     rows, first, worst = [], [], []
     for path in tqdm(files, unit="scene", disable=None, leave=False):
-        scene, target = load_h5(path), np.float32(load_images(path)[..., :3])
+        scene, target = renderer.load_scene(path), np.float32(load_images(path)[..., :3])
         with prefix_errors(str(path)):
             image = renderer.render(scene, target.shape[1])[0]
         image, target = np.maximum(image, 0), np.maximum(target, 0)

@@ -38,6 +38,18 @@ def load_encoders(folder: str | Path | None, config: RenderFormerConfig) -> Late
     return LatentEncoders(load_latent_encoders(folder), Path(folder) / "environments")
 
 
+def require_v1(config: RenderFormerConfig, checkpoint: str | Path) -> None:
+    """Refuses weights of V2, for what knows scenes of V1 only.
+
+    Raises:
+      InputError: the network is of V2.
+    """
+    if config.v2 is not None:
+        raise InputError(
+            f"{checkpoint}: expected weights of RenderFormer V1, whose scenes this reads, found V2"
+        )
+
+
 def load_for(
     config: RenderFormerConfig, path: str | Path, encoders: LatentEncoders | None
 ) -> AnyScene:

@@ -70,7 +70,7 @@ def _check_parts(scene: SceneV2, config: RenderFormerConfig) -> None:
         raise InputError("volumes: this network reads none; take another or leave them out")
     if scene.volumes is not None and np.shape(scene.volumes.density)[1:] != (VOLUME_INPUTS,):
         raise InputError(
-            f"volumes.density: expected [M, {VOLUME_INPUTS}], found "
+            f"volumes.density: expected [M, {VOLUME_INPUTS}] of RenderFormer V2, found "
             f"{list(np.shape(scene.volumes.density))}"
         )
     if scene.environment is not None:
@@ -83,7 +83,7 @@ def _check_parts(scene: SceneV2, config: RenderFormerConfig) -> None:
             ):
                 raise InputError(
                     f"environment.{name}: expected [{v2.envmap_latent_channels}, h, w] with "
-                    f"multiples of {side}, found {list(shape)}"
+                    f"multiples of {side} (this is a RenderFormer V2 network), found {list(shape)}"
                 )
     shape = np.shape(scene.textures)
     if len(shape) != 4 or shape[1] != v2.texture_channels or shape[2] != shape[3]:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -168,12 +169,13 @@ def _check_texture(file: h5py.File) -> None:
             "which are not encoded yet; process the file with RenderFormer Studio first"
         )
     if len(shape) != 4:
-        raise InputError(f"texture: expected latents [N, C, T, T], found {list(shape)}")
+        raise InputError(
+            f"texture: expected latents [N, C, T, T] of RenderFormer V2, found {list(shape)}"
+        )
 
 
 def _read_environment(file: h5py.File, encoders: EncodesEnvironments | None) -> Environment | None:
-    found = [name for name in _ENVIRONMENT.values() if has_dataset(file, name)]
-    if found:
+    if _has_all(file, _ENVIRONMENT, "environment"):
         values = {f: numeric_dataset(file, n, _MAX_LATENT) for f, n in _ENVIRONMENT.items()}
         return Environment(**{field: to_float32(np.asarray(x)) for field, x in values.items()})
     if not has_dataset(file, "env_map"):
@@ -204,20 +206,26 @@ def require_encoders(encoders: EncodesEnvironments | None, what: str) -> Encodes
 
 
 def _read_volumes(file: h5py.File) -> VolumeCells | None:
-    present = [name for name in _VOLUMES.values() if has_dataset(file, name)]
-    if not present:
+    if not _has_all(file, _VOLUMES, "volumes"):
         if has_dataset(file, "volume_data"):
             raise InputError(
                 "volume_data: expected volume_density [M, 64] of RenderFormer V2, found volumes "
                 "that are not processed yet; process the file with RenderFormer Studio first"
             )
         return None
-    if missing := [name for name in _VOLUMES.values() if name not in present]:
-        raise InputError(
-            f"{present[0]}: expected the other fields of RenderFormer V2's volumes too, found no "
-            f"{', '.join(missing)}"
-        )
     cells = {f: numeric_dataset(file, name, _MAX_VOLUMES) for f, name in _VOLUMES.items()}
     if not len(cells["density"]):
         return None
     return VolumeCells(**{field: to_float32(dataset[:]) for field, dataset in cells.items()})
+
+
+def _has_all(file: h5py.File, names: Mapping[str, str], what: str) -> bool:
+    """Whether a file has all of these datasets; False for none of them."""
+    present = [name for name in names.values() if has_dataset(file, name)]
+    missing = [name for name in names.values() if name not in present]
+    if present and missing:
+        raise InputError(
+            f"{present[0]}: expected the other fields of RenderFormer V2's {what} too, found no "
+            f"{', '.join(missing)}"
+        )
+    return bool(present)

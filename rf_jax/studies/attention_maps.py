@@ -24,6 +24,7 @@ from rf_jax.images.figures import new_figure
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.models.stacks import COLLECTIONS
 from rf_jax.models.view_independent import token_sinks
+from rf_jax.rendering.generations import require_v1
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.scene import load_scene
 from rf_jax.structs import EMISSION, Scene
@@ -45,6 +46,7 @@ def main() -> None:
     maps = {}
     for checkpoint in args.checkpoints:
         network = load_pretrained(checkpoint)
+        require_v1(network.config, checkpoint)
         name = Path(checkpoint).name
         maps[name] = attention_maps(network.variables, network.config, scene)
         print(format_table(name, maps[name], light_tokens(scene, network.config)))

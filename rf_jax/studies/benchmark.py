@@ -36,6 +36,7 @@ from rf_jax.models.flops import (
     view_flops,
     view_independent_flops,
 )
+from rf_jax.processes import keep_freed_memory
 from rf_jax.rendering.generations import AnyScene
 from rf_jax.rendering.renderer import PRECISIONS, Renderer
 from rf_jax.scene import load_scene
@@ -113,6 +114,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    keep_freed_memory()  # clearing pages would weigh as much as for all layers of a network
     config = VARIANTS[args.variant]
     if args.layers is not None:
         config = with_layers(config, args.layers)

@@ -26,6 +26,7 @@ from rf_jax.images.comparison import with_titles
 from rf_jax.images.files import save_png
 from rf_jax.images.tone_map import to_uint8, tone_map
 from rf_jax.rendering.evaluation import compare
+from rf_jax.rendering.generations import require_v1
 from rf_jax.rendering.renderer import Renderer
 from rf_jax.scene.dataset import find_files
 from rf_jax.scene.h5 import load_h5, load_images
@@ -71,6 +72,7 @@ def main() -> None:
     rows, columns = [], {}
     for checkpoint in args.checkpoints:
         name, renderer = Path(checkpoint).name, Renderer.from_pretrained(checkpoint)
+        require_v1(renderer.config, checkpoint)
         found = list(compare_scenes(renderer, files, args.views))
         rows += [{"network": name} | row for row in found]
         print(format_table(name, found))

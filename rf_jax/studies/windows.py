@@ -33,6 +33,7 @@ from rf_jax.images.metrics import psnr
 from rf_jax.models import RenderFormer, RenderFormerConfig
 from rf_jax.models.view_independent import token_sinks
 from rf_jax.radiance import linear_radiance
+from rf_jax.rendering.generations import require_v1
 from rf_jax.rendering.preprocess import bucket_length, prepare_scene
 from rf_jax.scene.dataset import find_files
 from rf_jax.structs import Scene, SceneTokens
@@ -78,6 +79,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     network = load_pretrained(args.checkpoint)
+    require_v1(network.config, args.checkpoint)
     if not network.config.view_independent.attention.exact:
         raise InputError(f"{args.checkpoint}: expected weights trained with exact attention")
     files = [path for path, _ in find_files(args.data, None)]

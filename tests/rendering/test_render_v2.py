@@ -1,6 +1,7 @@
 """render.py with networks of RenderFormer V2."""
 
 import dataclasses
+import json
 
 import h5py
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from rf_jax.errors import InputError
 from rf_jax.images.files import load_exr
+from rf_jax.images.metrics import psnr
 from rf_jax.models import VARIANTS
 from rf_jax.models.config_v2 import V2Config
 from rf_jax.models.vae_encoder import VaeEncoderConfig
@@ -136,7 +138,7 @@ def test_cells_of_another_size(refused, checkpoint, scene_file):
         for name, size in cells.items():
             file[f"volume_{name}"] = np.ones((2, size), np.float32)
     line = refused(*small(checkpoint, scene_file))
-    assert "volumes.density: expected [M, 64], found [2, 27]" in line
+    assert "volumes.density: expected [M, 64] of RenderFormer V2, found [2, 27]" in line
 
 
 def test_files_of_the_other_generation(refused, checkpoint, scene_file, v1_checkpoint):
@@ -168,3 +170,35 @@ def test_a_scene_without_light_is_noticed(scene):
     assert not scene_warnings(scene, PUBLISHED)
     sky = scene.environment.replace(strength=np.float32(1))
     assert not scene_warnings(dark.replace(environment=sky), PUBLISHED)
+
+
+def test_evaluation(command, refused, checkpoint, encoders, scene, tmp_path):
+    """Of a file of V2 with ground truth; a scene of V1 is refused."""
+    folder = tmp_path / "data"
+    truth = np.random.default_rng(0).uniform(0, 2, (1, 64, 64, 4)).astype(np.float16)
+    save_h5_v2(scene.replace(environment=None), folder / "room.h5")
+    with h5py.File(folder / "room.h5", "a") as file:
+        file["img"] = truth
+    arguments = "rf_jax.evaluate", "--checkpoint", checkpoint, "--data", folder
+    assert "--latent_encoders" in refused(*arguments)
+    status, out, _ = command(*arguments, "--latent_encoders", encoders, "--output_dir", "out")
+    assert status == 0 and "room" in out
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["scenes"][0]
+    image = Renderer.from_pretrained(checkpoint, latent_encoders=encoders).render(scene, 64)[0]
+    expected = psnr(np.maximum(image, 0), np.float32(truth[..., :3])).mean()
+    np.testing.assert_allclose(found["psnr"], expected, rtol=1e-5)
+    save_h5(load_scene("cornell_box"), folder / "room.h5", images=truth)
+    assert "room.h5: texture: expected latents" in refused(*arguments)
+
+
+@pytest.mark.parametrize("study", ["attention_maps", "windows", "triangle_counts", "precision"])
+def test_studies_of_v1(refused, checkpoint, tmp_path, study):
+    (tmp_path / "scene.h5").touch()
+    arguments = {
+        "attention_maps": [checkpoint],
+        "windows": ["--checkpoint", checkpoint, "--data", tmp_path],
+        "triangle_counts": [checkpoint, "--data", tmp_path],
+        "precision": ["--checkpoint", checkpoint],
+    }
+    error = refused(f"rf_jax.studies.{study}", *arguments[study])
+    assert "expected weights of RenderFormer V1, whose scenes this reads, found V2" in error

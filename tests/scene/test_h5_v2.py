@@ -94,7 +94,7 @@ def test_the_published_environment_map(path):
     [
         ({"texture": np.zeros((5, 13, 4, 4))}, "V2 read, found .* of RenderFormer V1"),
         ({"texture": np.zeros((5, 16, 32, 32))}, "not encoded yet"),
-        ({"texture": np.zeros((5, 80))}, r"expected latents \[N, C, T, T\]"),
+        ({"texture": np.zeros((5, 80))}, r"expected latents \[N, C, T, T\] of RenderFormer V2"),
         ({"texture": np.full((5, 80, 4, 4), np.nan)}, "texture: expected finite values"),
         ({"texture": np.zeros((4, 80, 4, 4))}, "one entry a triangle"),
         ({"light_strength": None}, "light_strength: missing"),
@@ -102,7 +102,7 @@ def test_the_published_environment_map(path):
         ({"volume_position": None}, "V2's volumes too, found no volume_position"),
         ({"volume_position": np.zeros((3, 3))}, r"volume_position: expected shape \[2, 3\]"),
         ({"volume_density": np.full((2, 64), -1.0)}, "volume_density: expected values >= 0"),
-        ({"env_latent_hdr": None}, "env_latent_hdr: missing"),
+        ({"env_latent_hdr": None}, "V2's environment too, found no env_latent_hdr"),
         ({"env_latent_hdr": np.zeros((16, 4, 4))}, "env_latent_hdr: expected shape"),
         ({"c2w": np.zeros((2, 4, 4))}, "c2w: expected a last row"),
         ({"fov": np.zeros(2)}, "fov: expected degrees"),
