@@ -254,12 +254,12 @@ def _print_rows(rows: list[Row], product_rate: float, cold: float, cached: float
         f"{cold:.1f} s cold, {cached:.1f} s from the cache"
     )
     print(
-        f"{'triangles':>9}  {'attention':<12}{'stage':<18}{'seconds':>9}{'spread':>8}"
+        f"{'triangles':>9}  {'attention':<14}{'stage':<18}{'seconds':>9}{'spread':>8}"
         f"{'TFLOP/s':>9}{'of products':>13}{'memory GiB':>12}"
     )
     for row in rows:
         print(
-            f"{row.triangles:>9,}  {row.attention:<12}{row.stage:<18}{row.seconds:>9.3f}"
+            f"{row.triangles:>9,}  {row.attention:<14}{row.stage:<18}{row.seconds:>9.3f}"
             f"{row.spread:>8.1%}{row.tflops_per_second:>9.3f}"
             f"{row.fraction_of_product_rate:>13.1%}{row.memory_gib:>12.2f}",
             flush=True,

@@ -11,11 +11,8 @@ import numpy as np
 from rf_jax.command_line import make_parser, run_command_line
 from rf_jax.images.metrics import psnr
 from rf_jax.models import VARIANTS
-<<<<<<< HEAD
 from rf_jax.radiance import log_radiance
-=======
 from rf_jax.rendering.generations import require_v1
->>>>>>> 28bd4f9 (Windows: tiles are cut from the arrays as they are; a study compares the operations of formulas and programs; V2 in layer_cost and evaluate)
 from rf_jax.rendering.renderer import PRECISIONS, Renderer
 from rf_jax.scene import load_scene
 from rf_jax.weights.pretrained import load_pretrained
