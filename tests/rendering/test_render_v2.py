@@ -172,7 +172,7 @@ def test_a_scene_without_light_is_noticed(scene):
     assert not scene_warnings(dark.replace(environment=sky), PUBLISHED)
 
 
-def test_evaluation(command, refused, checkpoint, encoders, scene, tmp_path):
+def test_evaluation(command, refused, checkpoint, encoders, renderer, scene, tmp_path):
     """Of a file of V2 with ground truth; a scene of V1 is refused."""
     folder = tmp_path / "data"
     truth = np.random.default_rng(0).uniform(0, 2, (1, 64, 64, 4)).astype(np.float16)
@@ -184,7 +184,7 @@ def test_evaluation(command, refused, checkpoint, encoders, scene, tmp_path):
     status, out, _ = command(*arguments, "--latent_encoders", encoders, "--output_dir", "out")
     assert status == 0 and "room" in out
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["scenes"][0]
-    image = Renderer.from_pretrained(checkpoint, latent_encoders=encoders).render(scene, 64)[0]
+    image = renderer.render(scene, 64)[0]
     expected = psnr(np.maximum(image, 0), np.float32(truth[..., :3])).mean()
     np.testing.assert_allclose(found["psnr"], expected, rtol=1e-5)
     save_h5(load_scene("cornell_box"), folder / "room.h5", images=truth)
