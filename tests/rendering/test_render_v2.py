@@ -172,8 +172,13 @@ def test_a_scene_without_light_is_noticed(scene):
     assert not scene_warnings(dark.replace(environment=sky), PUBLISHED)
 
 
-def test_evaluation(command, refused, checkpoint, encoders, renderer, scene, tmp_path):
+def offline(*_):
+    raise OSError("offline")
+
+
+def test_evaluation(command, refused, checkpoint, encoders, renderer, scene, tmp_path, monkeypatch):
     """Of a file of V2 with ground truth; a scene of V1 is refused."""
+    monkeypatch.setattr("rf_jax.images.lpips.hf_hub_download", offline)
     folder = tmp_path / "data"
     truth = np.random.default_rng(0).uniform(0, 2, (1, 64, 64, 4)).astype(np.float16)
     save_h5_v2(scene.replace(environment=None), folder / "room.h5")
