@@ -257,8 +257,8 @@ class SceneEncoding:
         renderer on GPUs they are tuples of L arrays.
       triangles: [B, N, 3, 3] in world space; None where no view needs them.
       num_tokens: [B] int32, how many of the tokens are real; these come first.
-      light_scale: [B] by which radiance is multiplied after the network; None where the network
-        sees emission as it is.
+      light_scale: [B, 3] by which RGB radiance is multiplied after the network; None where the
+        network sees emission as it is.
     """
 
     tokens: jax.Array

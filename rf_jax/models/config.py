@@ -91,8 +91,8 @@ class RenderFormerConfig:
     # Not in published files; written only where they differ from these defaults.
     view_independent_attention: str = "auto"  # a name of rf_jax.attention
     view_dependent_attention: str = "auto"
-    # Scenes are seen with their brightest emission brought to this radiance, and their images are
-    # scaled back: light adds up, so images are proportional to emission. None: as published.
+    # Scenes are seen with their brightest emission of each colour at this radiance, and images are
+    # scaled back: light adds up, so they are proportional to it. None: as published.
     reference_emission: Positive | None = None
     rotate_values: bool = False  # RoPE turns values too: with the keys, and back with the queries
     view_positions: Literal["camera", "projected"] = "camera"  # what the view stage's RoPE turns by
