@@ -21,6 +21,7 @@ from rf_jax.configs import base_512
 def get_config() -> ConfigDict:
     config = base_512.get_config()
     config.init_from = "workdirs/base_512"
+    config.remat = True
     config.model.view_independent_attention = "sliding_sink"
     config.total_steps = 20_000
     config.batch_size = 8

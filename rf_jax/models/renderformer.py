@@ -31,7 +31,8 @@ class RenderFormer(nn.Module):
       view_independent_attention, view_dependent_attention: the attention functions of the stages;
         None takes the one that the configuration names.
       remat: whether the gradient computes each layer again instead of storing what is inside it.
-      unroll: whether loops over layers are unrolled; see `rf_jax.models.stacks`.
+      unroll: whether loops over layers are unrolled; see `rf_jax.models.stacks`. Not with `remat`,
+        which takes the least memory in a loop.
     """
 
     config: RenderFormerConfig
@@ -45,7 +46,7 @@ class RenderFormer(nn.Module):
         config = self.config
         first = _with_attention(config.view_independent, self.view_independent_attention)
         second = _with_attention(config.view_dependent, self.view_dependent_attention)
-        how = self.dtype, self.remat, self.unroll
+        how = self.dtype, self.remat, self.unroll and not self.remat
         stage = ViewIndependentStage if config.v2 is None else ViewIndependentStageV2
         self.view_independent = stage(config, first, *how)
         self.view_dependent = ViewDependentStage(config, second, *how)

@@ -58,7 +58,11 @@ class TrainState:
 
 
 def make_model(config: TrainingConfig, mesh: Mesh, dtype: Any = None) -> RenderFormer:
-    """The network on a mesh, in the run's compute type or in `dtype`."""
+    """The network on a mesh, in the run's compute type or in `dtype`.
+
+    GPUs run the layers unrolled: a loop would copy all that the gradient needs of a layer into
+    stacks over the layers, and out of them again.
+    """
     model = config.model
     return RenderFormer(
         model,
@@ -66,6 +70,7 @@ def make_model(config: TrainingConfig, mesh: Mesh, dtype: Any = None) -> RenderF
         shard_attention(model.view_independent.attention, mesh, BATCH_AXES),
         shard_attention(model.view_dependent.attention, mesh, BATCH_AXES),
         remat=config.remat,
+        unroll=mesh.devices.flat[0].platform == "gpu",
     )
 
 

@@ -1,5 +1,7 @@
 """Windows, and the invariances of the stages."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,3 +132,29 @@ def test_published_parameter_counts(name, count):
     from rf_jax.weights.convert import variable_shapes
 
     assert sum(int(np.prod(shape)) for shape in variable_shapes(VARIANTS[name]).values()) == count
+
+
+def test_unrolled_layers_compute_the_same():
+    """With rematerialisation the loop stays, where it takes the least memory."""
+    variables, scene = random_variables(CONFIG, seed=6), small_scene(np.random.default_rng(7))
+    constants = {"constants": variables["constants"]}
+
+    def traced(**options):
+        model = RenderFormer(CONFIG, **options)
+
+        def loss(params, scene):
+            variables = {"params": params, **constants}
+            return jnp.square(model.apply(variables, scene, CAMERAS, FOV, 32)).sum()
+
+        return jax.jit(jax.grad(loss)).trace(variables["params"], scene)
+
+    def unrolls(program):
+        return set(re.findall(r"unroll=(\d+)", str(program.jaxpr)))
+
+    loop, unrolled = traced(), traced(unroll=True)
+    assert unrolls(loop) == unrolls(traced(unroll=True, remat=True)) == {"1"}
+    assert unrolls(unrolled) > {"1"}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+        *(program.lower().compile()(variables["params"], scene) for program in (unrolled, loop)),
+    )
