@@ -3,7 +3,7 @@
 python train.py --config configs/base_256.py --workdir workdirs/base_256
 
 The data are made with configs/data_256.py. On paper (rf-jax-plan --config base_256 --devices 8,
-compiled for H100s and not run) a step needs 29 GiB on each of eight GPUs, of which 25 are
+compiled for H100s and not run) a step needs 30 GiB on each of eight GPUs, of which 26 are
 activations, 51 TFLOP, and 0.12 seconds or more. On smaller or fewer GPUs, rf-jax-plan tries
 --config.accumulation_steps and --config.remat=True.
 Time as published: about 5 days on 8 A100. Published figures after both training stages: PSNR 29.77

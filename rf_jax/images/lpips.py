@@ -15,6 +15,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import h5py
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,9 @@ VGG_LAYERS = {
 }
 """Channels of the five blocks of VGG-16, those of the input first."""
 
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the channels of the images that VGG-16 was trained with."""
+
 _LARGEST = 2**24
 """Most bytes of one array of weights; the largest kernels have 9.4 MB."""
 
@@ -51,8 +55,8 @@ Arrays = dict[str, np.ndarray]
 class _Vgg(vgg.VGG):
     """The feature extractor of lpips-j, with its weights read from `weights_file`.
 
-    Convolutions run in `dtype`, at full precision if it is float32; features come out in float32 or
-    wider.
+    Convolutions run in `dtype`, at full precision if it is float32. Maxima are taken over an axis,
+    because the gradient of windows would be a scatter on GPUs.
     """
 
     weights_file: str = ""
@@ -60,10 +64,24 @@ class _Vgg(vgg.VGG):
     def setup(self):
         self.param_dict = h5py.File(self.weights_file, "r")
 
+    @nn.compact
     def __call__(self, x):
+        """Images [n, H, W, 3] in [0, 1] -> features by name."""
+        features: dict[str, jax.Array] = {}
+        x = ((x - jnp.array(_MEAN)) / jnp.array(_DEVIATION)).astype(self.dtype)
         with library_products(matmul_precision(self.dtype)):
-            features = super().__call__(x.astype(self.dtype))
-        return jax.tree.map(lambda f: f.astype(jnp.promote_types(f.dtype, jnp.float32)), features)
+            for block, (_, *sizes) in VGG_LAYERS.items():
+                x = _half_size(x) if block > 1 else x
+                x = self._conv_block(x, sizes[0], len(sizes), block, features, self.dtype)
+        return features
+
+
+def _half_size(x):
+    """The maxima of 2x2 pixels: [n, H, W, C] -> [n, H // 2, W // 2, C]."""
+    n, height, width, channels = x.shape
+    height, width = height // 2, width // 2
+    x = x[:, : 2 * height, : 2 * width]
+    return x.reshape(n, height, 2, width, 2, channels).max((2, 4))
 
 
 class _Lpips(lpips.LPIPS):
@@ -80,11 +98,35 @@ class _Lpips(lpips.LPIPS):
             weights_file=f"{self.folder}/{FILES[0]}",
         )
         with h5py.File(f"{self.folder}/{FILES[1]}", "r") as file:
-            self.lins = [lpips.NetLinLayer(jnp.array(file[f"lin{i}"])) for i in range(5)]
+            self.lins = [_Head(jnp.array(file[f"lin{i}"])) for i in range(5)]
 
     def __call__(self, x, t):
-        with library_products(matmul_precision(jnp.float32)):  # the features are float32
-            return super().__call__(x, t)
+        """Images [n, H, W, 3] in [-1, 1] -> [n]."""
+        x, t = (self.vgg((image + 1) / 2) for image in (x, t))
+        pairs = zip(self.feature_names, self.lins, strict=True)
+        return sum(lin(x[name], t[name]) for name, lin in pairs)
+
+
+class _Head(nn.Module):
+    """The part of the distance that one layer's features [n, h, w, C] contribute, [n].
+
+    It is computed as in lpips-j, where the sum over channels is a convolution. For that, and to
+    keep it for the gradient, a GPU would write a float32 array of the size of the features.
+    """
+
+    weights: jax.Array
+
+    @nn.compact
+    def __call__(self, x, t):
+        kernel = self.param("kernel", lambda _: self.weights)
+        return _weighted_distance(x, t, kernel.reshape(-1))
+
+
+@jax.checkpoint
+def _weighted_distance(x, t, weights):
+    x, t = (f.astype(jnp.promote_types(f.dtype, jnp.float32)) for f in (x, t))
+    difference = lpips.normalize_tensor(x) - lpips.normalize_tensor(t)
+    return jnp.sum(jnp.square(difference) * weights, axis=-1).mean((1, 2))
 
 
 def find_lpips_weights(folder: str | None) -> Path:
@@ -151,7 +193,7 @@ class Perceptual:
     @functools.partial(jax.jit, static_argnums=0)
     def distance(self, params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
         """LPIPS [n] between images a and b, [n, H, W, 3] in [0, 1] with H and W at least 16."""
-        return self._module.apply(params, 2 * a - 1, 2 * b - 1).reshape(-1)
+        return self._module.apply(params, 2 * a - 1, 2 * b - 1)
 
 
 def write_blank_weights(folder: Path) -> None:
@@ -190,7 +232,7 @@ def _read_params(folder: Path) -> dict[str, Any]:
         }
     with opened_h5(folder / FILES[1]) as file:
         kernels = [numeric_dataset(file, f"lin{i}", _LARGEST)[:] for i in range(5)]
-    heads = {f"lins_{i}": {"layer": {"kernel": kernel}} for i, kernel in enumerate(kernels)}
+    heads = {f"lins_{i}": {"kernel": kernel} for i, kernel in enumerate(kernels)}
     return {"params": {"vgg": layers, **heads}}
 
 

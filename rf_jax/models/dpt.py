@@ -102,8 +102,8 @@ class DPTDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, taps):
-        """Taps [4, B, h, h, D] -> [B, h patch_size, h patch_size, C]."""
-        side, features = taps.shape[2], self.config.dpt_features
+        """Four taps [B, h, h, D] -> [B, h patch_size, h patch_size, C]."""
+        side, features = taps[0].shape[1], self.config.dpt_features
         levels = [self._level(i, tap) for i, tap in enumerate(taps)]
         path = None
         for i, next_side in ((3, side), (2, 2 * side), (1, 4 * side), (0, 8 * side)):

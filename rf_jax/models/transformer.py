@@ -24,6 +24,30 @@ def merge_heads(x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:-2], -1)
 
 
+def normed_heads(
+    x: jax.Array, config: TransformerConfig, name: str, rotation: Rotation | None
+) -> jax.Array:
+    """Norms x [B, S, D] over the full width, and splits it into heads, which it rotates.
+
+    Args:
+      x: queries or keys.
+      config: the kind of norm and the number of heads.
+      name: of the norm's Linen module.
+      rotation: of the heads; None rotates nothing.
+
+    Returns:
+      [B, S, nh, hd] in float32 at least, unless there is no norm.
+    """
+    layer = norm(config.qk_norm_type, name)
+    if rotation is None:
+        return split_heads(layer(x), config.num_heads)
+
+    def turn(rows):
+        return rotate(split_heads(rows, config.num_heads), rotation)
+
+    return layer(x, turn) if config.qk_norm_type == "rms_norm" else turn(layer(x))
+
+
 class SelfAttention(nn.Module):
     """Tokens attend to tokens: to all of them, or to those of their window.
 
@@ -45,12 +69,12 @@ class SelfAttention(nn.Module):
         """[B, S, D] -> [B, S, D], without the residual connection."""
         config = self.config
         qkv = linear(3 * config.width, self.dtype, "qkv", config.use_bias)(x)
-        query, key, value = jnp.split(qkv, 3, axis=-1)
-        query = norm(config.qk_norm_type, "q_norm")(query).astype(self.dtype)
-        key = norm(config.qk_norm_type, "k_norm")(key).astype(self.dtype)
-        query, key, value = (split_heads(t, config.num_heads) for t in (query, key, value))
-        if rotation is not None and config.attention.rotates:
-            query, key = rotate(query, rotation), rotate(key, rotation)
+        # Without the barrier XLA writes the gradient of qkv in parts, and joins them twice on GPUs
+        query, key, value = jnp.split(jax.lax.optimization_barrier(qkv), 3, axis=-1)
+        turn = rotation if config.attention.rotates else None
+        query = normed_heads(query, config, "q_norm", turn).astype(self.dtype)
+        key = normed_heads(key, config, "k_norm", turn).astype(self.dtype)
+        value = split_heads(value, config.num_heads)
         self.sow("intermediates", "query", query)
         self.sow("intermediates", "key", key)
         if rotation is not None and config.rotate_values:
@@ -85,10 +109,7 @@ class CrossAttention(nn.Module):
             key, value = gather_tokens(key, axis), gather_tokens(value, axis)
         key, value = jnp.repeat(key, views, axis=0), jnp.repeat(value, views, axis=0)
         query = linear(config.width, self.dtype, "q_proj", config.use_bias)(x)
-        query = norm(config.qk_norm_type, "q_norm")(query).astype(self.dtype)
-        query = split_heads(query, config.num_heads)
-        if query_rotation is not None:
-            query = rotate(query, query_rotation)
+        query = normed_heads(query, config, "q_norm", query_rotation).astype(self.dtype)
         if key_rotation is not None:
             key = rotate(key, key_rotation)
             if config.rotate_values:

@@ -128,10 +128,10 @@ class ViewDependentStage(nn.Module):
             query_rotation = None if ray_positions is None else self._rotation(ray_positions)
         inputs = (keys, values), query_rotation, key_rotation, key_lengths
         stream = run_decoder_layers(self.layers, config.windowed, x, *inputs)
-        taps = stream[np.asarray(config.taps)]
+        taps = [stream[i] for i in config.taps]
         image = self._decode(taps)
         image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
-        return nn.elu(image, OUTPUT_ELU_ALPHA), taps
+        return nn.elu(image, OUTPUT_ELU_ALPHA), jnp.stack(taps)
 
     def _embed(self, ray_map):
         """Ray tokens [B V, P, D] of directions [B V, H, H, 3]."""
@@ -143,11 +143,11 @@ class ViewDependentStage(nn.Module):
         return self.ray_token + self.ray_encoder_norm(self.ray_encoder(rays))
 
     def _decode(self, taps):
-        """Taps [taps, B V, P, D] -> [B V, H, H, C] before the last activation."""
+        """Taps [B V, P, D] -> [B V, H, H, C] before the last activation."""
         config = self.config
-        side = round(taps.shape[2] ** 0.5)
+        side = round(taps[0].shape[1] ** 0.5)
         if config.use_dpt_decoder:
-            return self.decoder(taps.reshape(*taps.shape[:2], side, side, -1))
+            return self.decoder([tap.reshape(len(tap), side, side, -1) for tap in taps])
         size, channels = config.patch_size, config.image_channels
         pixels = self.decoder(taps[-1]).reshape(-1, side, side, channels, size, size)
         image = pixels.transpose(0, 1, 4, 2, 5, 3)  # (B V, h, size, w, size, C)

@@ -9,7 +9,14 @@ import pytest
 
 from rf_jax.models import VARIANTS
 from rf_jax.models.dpt import PatchUpsample
-from rf_jax.models.layers import FeedForward, norm, resize_align_corners
+from rf_jax.models.layers import (
+    FeedForward,
+    gradients_apart,
+    gradients_together,
+    norm,
+    resize_align_corners,
+    two_products,
+)
 
 
 def image(rng, *shape):
@@ -95,3 +102,29 @@ def test_feed_forward_closed_form(activation):
     else:
         hidden = hidden * (1 + erf(hidden / np.sqrt(2))) / 2
     np.testing.assert_allclose(layer.apply(variables, x), hidden @ weights["w2"], atol=1e-5)
+
+
+def test_rows_that_a_norm_turns_equal_normed_rows_that_are_turned():
+    x = image(np.random.default_rng(2), 2, 5, 12)
+    layer = norm("rms_norm", "norm")
+
+    def turn(rows):
+        return rows[..., ::-1].reshape(*rows.shape[:-1], 3, 4)
+
+    variables = {"params": {"scale": jnp.linspace(0.5, 2.0, 12)}}
+    expected = turn(layer.apply(variables, x))
+    np.testing.assert_allclose(layer.apply(variables, x, turn), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_two_products_have_the_gradients_of_each_and_of_both_in_one():
+    rng = np.random.default_rng(3)
+    x, first, second = image(rng, 2, 5, 8), image(rng, 8, 3), image(rng, 8, 3)
+    d_products = image(rng, 2, 5, 3), image(rng, 2, 5, 3)
+    expected = jax.vjp(lambda x, a, b: (x @ a, x @ b), x, first, second)[1](d_products)
+    for gradients in (
+        jax.vjp(two_products, x, first, second)[1](d_products),
+        gradients_apart(x, first, second, *d_products),
+        gradients_together(x, first, second, *d_products),
+    ):
+        for found, value in zip(gradients, expected, strict=True):
+            np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5)
