@@ -4,7 +4,7 @@ python train.py --config configs/large_256.py --workdir workdirs/large_256
 
 The data are made with configs/data_256.py.
 On paper (rf-jax-plan --config large_256 --devices 8, compiled for H100s and not run) a step needs
-35 GiB on each of eight GPUs, 30 TFLOP, and 0.12 seconds or more.
+19 GiB on each of eight GPUs, 30 TFLOP, and 0.08 seconds or more.
 Batch size and schedule are those of the published recipe for 8 GPUs; its time and figures are not
 published.
 """

@@ -69,8 +69,11 @@ class SelfAttention(nn.Module):
         """[B, S, D] -> [B, S, D], without the residual connection."""
         config = self.config
         qkv = linear(3 * config.width, self.dtype, "qkv", config.use_bias)(x)
-        # Without the barrier XLA writes the gradient of qkv in parts, and joins them twice on GPUs
-        query, key, value = jnp.split(jax.lax.optimization_barrier(qkv), 3, axis=-1)
+        # On GPUs XLA would write the gradient of qkv in parts, and join them twice.
+        qkv = jax.lax.platform_dependent(
+            qkv, cuda=jax.lax.optimization_barrier, default=lambda x: x
+        )
+        query, key, value = jnp.split(qkv, 3, axis=-1)
         turn = rotation if config.attention.rotates else None
         query = normed_heads(query, config, "q_norm", turn).astype(self.dtype)
         key = normed_heads(key, config, "k_norm", turn).astype(self.dtype)
