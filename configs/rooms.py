@@ -9,9 +9,9 @@ configs/rooms_fine.py goes on from here with smaller patches. Rays see where tri
 image (`view_positions`), and values carry positions too (`rotate_values`): together they are worth
 half of the steps. Images are proportional to emission by construction (`reference_emission`). The
 decoder is linear: with it, colours are learned within 1,000 steps, by which a small DPT decoder has
-learned only brightness. Its outputs start at an even grey and fall to the
-median radiance. The long warm-up keeps them from falling below zero, where the last activation has
-almost no slope. LPIPS is off, so this runs offline.
+learned only brightness. Its outputs start at an even grey and fall to the median radiance. The long
+warm-up keeps them from falling below zero, where the last activation has almost no slope. LPIPS is
+off, so this runs offline.
 """
 
 from ml_collections import ConfigDict

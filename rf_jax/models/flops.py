@@ -139,9 +139,8 @@ def measure_product_rate(
 ) -> float:
     """FLOP/s of products like those in the feed-forward networks of the view-independent stage.
 
-    They are [S, w] x [w, f] and back, on random data. The fastest of `REPETITIONS`
-    measurements counts. Each runs as many products within one compiled program as take
-    `MIN_SECONDS`.
+    They are [S, w] x [w, f] and back, on random data. The fastest of `REPETITIONS` measurements
+    counts. Each runs as many products within one compiled program as take `MIN_SECONDS`.
 
     Args:
       config: the network, with width w and feed-forward width f.

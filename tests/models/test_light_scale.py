@@ -15,20 +15,7 @@ from rf_jax.radiance import linear_radiance, log_radiance
 from rf_jax.structs import EMISSION, SceneTokens
 from rf_jax.weights.random_weights import random_variables
 
-PLAIN = RenderFormerConfig(
-    latent_dim=36,
-    num_layers=2,
-    num_heads=2,
-    dim_feedforward=32,
-    num_register_tokens=2,
-    vertex_pe_num_freqs=2,
-    texture_encode_patch_size=1,
-    view_transformer_latent_dim=36,
-    view_transformer_ffn_hidden_dim=32,
-    view_transformer_n_heads=2,
-    view_transformer_n_layers=2,
-    use_dpt_decoder=False,
-)
+PLAIN = dataclasses.replace(VARIANTS["testing"], texture_encode_patch_size=1, use_dpt_decoder=False)
 CONFIG = dataclasses.replace(PLAIN, reference_emission=4.0)
 CAMERA = np.tile(np.eye(4, dtype=np.float32), (2, 1, 1, 1))
 CAMERA[..., 2, 3] = 1.5
