@@ -99,13 +99,21 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         yield folder
-    finally:
-        # Threads of Orbax may go on writing for a moment after an error.
-        for _ in range(20):
-            shutil.rmtree(folder, ignore_errors=True)
-            if not folder.exists():
-                break
-            time.sleep(0.1)
+    except BaseException:
+        _remove_for_good(folder)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_for_good(folder: Path) -> None:
+    """Removes a folder again and again for two seconds.
+
+    Threads of Orbax go on writing for a moment after an error, and make the folder anew.
+    """
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _temporary_beside(path: Path) -> Path:
