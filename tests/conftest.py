@@ -44,6 +44,16 @@ def optimizations():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture
+def hopper():
+    """Kernels in Triton are lowered for an H100, which newer JAX asks the current mesh for."""
+    device = jax.sharding.AbstractDevice("NVIDIA H100", 132, "gpu")
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.sharding.AbstractMesh((1,), ("device",), auto, abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        yield
+
+
 @pytest.fixture(scope="session")
 def config():
     """A network small enough to compile in a second or two."""

@@ -28,6 +28,7 @@ from rf_jax.planning.programs import (
     Plan,
     compile_without_gpu,
     gpu_devices,
+    lower,
     plan_program,
     plan_rendering,
     plan_training,
@@ -89,7 +90,7 @@ def plan_attention(name: str, tokens: int, dtype: Any, gpu: Gpu) -> list[Plan]:
     }
     arrays = dict(zip(("query", "key", "value"), heads, strict=True))
     return [
-        plan_program(label, jax.jit(program).lower(*heads), arrays, gpu, 1)
+        plan_program(label, lower(jax.jit(program), mesh, *heads), arrays, gpu, 1)
         for label, program in programs.items()
     ]
 
@@ -146,7 +147,12 @@ def row(name: str, plan: Plan) -> str:
 
 def versions() -> str:
     found = [f"jax {jax.__version__}"]
-    for package in ("jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cuda-nvcc-cu12"):
+    for package in (
+        "jax-cuda12-plugin",
+        "jax-cuda13-plugin",
+        "nvidia-cuda-nvcc-cu12",
+        "nvidia-cuda-nvcc",
+    ):
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:

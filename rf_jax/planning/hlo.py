@@ -164,6 +164,8 @@ def parse_module(text: str) -> Module:
                 Shape(dtype, tuple(map(int, filter(None, dims.split(",")))))
                 for dtype, dims in _SHAPE.findall(shape)
             )
+            if opcode == "fusion-start":  # since JAX 0.11; the next kernels do not wait for it
+                opcode = "fusion"
             operands = () if opcode == "constant" else tuple(_NAME.findall(rest.split(")")[0]))
             current[name] = Instruction(name, opcode, shapes, operands, rest, bool(root))
     if entry is None:

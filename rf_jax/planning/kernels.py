@@ -34,11 +34,11 @@ def flops(module: Module, computation: Computation, instruction: Instruction) ->
 def precision(module: Module, computation: Computation, instruction: Instruction) -> str:
     """The kind of product in a kernel: "half", "tf32" or "single"; "half" if there is none."""
     for where, product in _products(module, computation, instruction):
-        operand = product.operands[0] if product.operands else None
-        dtype = where[operand].shapes[0].dtype if operand in where else "f32"
-        if dtype in ("f32", "f64"):
+        types = (where[x].shapes[0].dtype for x in product.operands if x in where)
+        # The first operand of a kernel of our own may be the lengths, which are integers.
+        if next((x for x in types if "f" in x), "f32") in ("f32", "f64"):
             strict = "highest" in product.text.lower() or "ALG_DOT_F32_F32_F32" in product.text
-            return "single" if strict else "tf32"
+            return "single" if strict or is_flash(product) else "tf32"
     return "half"
 
 
@@ -124,9 +124,14 @@ def _call_flops(computation: Computation, instruction: Instruction) -> float:
         return _convolution_flops(computation, instruction)
     if target.startswith("__cudnn$fmha"):
         return _cudnn_attention_flops(computation, instruction)
-    if "mosaic" in target or "triton" in target:
+    if is_flash(instruction):
         return _flash_flops(computation, instruction)
     return 0.0
+
+
+def is_flash(instruction: Instruction) -> bool:
+    """Whether this is a kernel of `rf_jax.attention.flash`, whose products keep the full type."""
+    return "mosaic" in instruction.target or "triton" in instruction.target
 
 
 def _convolution_flops(computation: Computation, instruction: Instruction) -> float:

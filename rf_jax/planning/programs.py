@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rf_jax.errors import InputError
@@ -110,7 +110,7 @@ def plan_training(config: TrainingConfig, gpu: Gpu, devices: int) -> Plan:
         steps = compile_steps(config, mesh, make_model(config, mesh), distance)
         weights = _abstract(perceptual and perceptual.params, replicated(mesh))
         batch = _abstract(abstract_batch(config), batch_sharding(mesh))
-        lowered = steps.train.lower(steps.abstract_state, batch, weights)
+        lowered = lower(steps.train, mesh, steps.abstract_state, batch, weights)
     state = steps.abstract_state
     arguments = {
         "parameters": (state.params, state.constants),
@@ -156,7 +156,7 @@ def plan_rendering(
         "scene": _abstract(tokens, replicated(mesh)),
     }
     program = functools.partial(encode, model, mesh=mesh)
-    lowered = jax.jit(program).lower(*arguments.values())
+    lowered = lower(jax.jit(program), mesh, *arguments.values())
     plans = [plan_program("view-independent stage", lowered, arguments, gpu, mesh.size)]
 
     encoding = jax.eval_shape(program, *arguments.values())
@@ -171,10 +171,20 @@ def plan_rendering(
     }
     static = {"resolution": resolution, "mesh": views_mesh, "split": split}
     program = functools.partial(render, model, **static)
-    by_view = NamedSharding(views_mesh, BY_VIEW)
-    lowered = jax.jit(program).lower(*arguments.values(), *_abstract(cameras, by_view))
+    cameras = _abstract(cameras, NamedSharding(views_mesh, BY_VIEW))
+    lowered = lower(jax.jit(program), views_mesh, *arguments.values(), *cameras)
     name = f"a view of {resolution}x{resolution} on each device"
     return [*plans, plan_program(name, lowered, arguments, gpu, devices)]
+
+
+def lower(program: Any, mesh: Mesh, *arguments: Any) -> jax.stages.Lowered:
+    """Lowers a jitted function for the devices of `gpu_devices`, which form a mesh.
+
+    From JAX 0.11 on, Pallas asks the current mesh, and then this machine, for the kind of GPU that
+    it lowers Triton kernels for.
+    """
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return program.lower(*arguments)
 
 
 def plan_program(

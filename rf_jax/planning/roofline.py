@@ -22,7 +22,7 @@ HOST_SECONDS = 10e-6
 
 _NO_KERNEL = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
-    "replica-id", "opt-barrier", "async-done", "async-update", "copy-done", "iota",
+    "replica-id", "opt-barrier", "async-done", "async-update", "copy-done", "fusion-done", "iota",
     *(f"{name}-done" for name in kernels.COLLECTIVES),
 }  # fmt: skip
 
@@ -152,7 +152,7 @@ def _kind(instruction: Instruction, flops: float) -> str:
     target = instruction.target
     if "conv" in target:
         return "convolution"
-    if "fmha" in target or (flops and ("mosaic" in target or "triton" in target)):
+    if "fmha" in target or (flops and kernels.is_flash(instruction)):
         return "attention"
     return "product" if flops else "other"
 

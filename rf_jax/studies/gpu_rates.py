@@ -45,7 +45,14 @@ SECONDS_PER_CASE = 0.5
 
 MIN_REPEATS = 3
 
-VERSIONS = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12")
+VERSIONS = (
+    "jax",
+    "jaxlib",
+    "jax-cuda12-plugin",
+    "jax-cuda13-plugin",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+)
 """Packages whose versions are written into each row."""
 
 

@@ -65,9 +65,8 @@ def test_a_compiler_that_jax_no_longer_has_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.usefixtures("hopper")
 def test_portable_kernels_lower_for_cuda(dtype):
-    if jax.__version_info__ >= (0, 11):
-        pytest.skip("newer JAX lowers Triton only where it sees a GPU")
     query, key, value = (jax.ShapeDtypeStruct((2, n, 3, 128), dtype) for n in (256, 384, 384))
     lengths = jax.ShapeDtypeStruct((2,), jnp.int32)
     rows = jax.ShapeDtypeStruct((2, 3, 256), jnp.float32)

@@ -48,9 +48,8 @@ CUDNN, TRITON, MOSAIC = "__cudnn$fmha", "triton", "mosaic_gpu"
         ("flash", jnp.bfloat16, "tpu", set()),
     ],
 )
+@pytest.mark.usefixtures("hopper")
 def test_kernels_are_those_of_the_platform(name, dtype, platform, expected):
-    if TRITON in expected and jax.__version_info__ >= (0, 11):
-        pytest.skip("newer JAX lowers Triton only where it sees a GPU")
     text = gradient_text(get_attention(name).bind(), platform, dtype)
     assert {kernel for kernel in (CUDNN, TRITON, MOSAIC) if kernel in text} == expected
 

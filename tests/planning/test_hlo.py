@@ -42,6 +42,8 @@ HloModule jit_step, is_scheduled=true
   %stack = f32[12,4,8]{2,1,0} get-tuple-element(%t), index=1
   %w = bf16[8,16]{1,0} get-tuple-element(%t), index=2
   %x = f32[4,8]{1,0} fusion(%stack, %i), kind=kLoop, calls=%read
+  %begun = ((f32[12,4,8]{2,1,0}, s32[]), f32[4,8]{1,0}, u32[]) fusion-start(%stack, %i), kind=kLoop, calls=%read
+  %ended = f32[4,8]{1,0} fusion-done(%begun)
   %next = f32[12,4,8]{2,1,0} fusion(%stack, %x, %i), kind=kLoop, calls=%update
   ROOT %out = (s32[], f32[12,4,8]{2,1,0}, bf16[8,16]{1,0}) tuple(%i, %next, %w)
 }
@@ -102,6 +104,7 @@ def test_products_and_bytes_of_a_fusion(module):
 def test_slices_of_a_stack_count_and_not_the_stack(module):
     row = 4 * 4 * 8
     assert kernels.traffic(*find(module, "body", "x")) == 2 * row + 4
+    assert kernels.traffic(*find(module, "body", "begun")) == 2 * row + 4
     assert kernels.traffic(*find(module, "body", "next")) == 2 * row + 4
 
 
@@ -131,9 +134,9 @@ ENTRY %main (a: f32[1], b: f32[1]) -> {result} {{
 
 def test_kernels_in_a_loop_run_as_often_as_it(module):
     bound = roofline(module, H100, 4)
-    assert [kernel.runs for kernel in bound.kernels] == [12, 12, 1, 1, 1, 1]
+    assert [kernel.runs for kernel in bound.kernels] == [12, 12, 12, 1, 1, 1, 1]
     assert [kernel.kind for kernel in bound.kernels] == [
-        "other", "other", "product", "other", "product", "collective",
+        "other", "other", "other", "product", "other", "product", "collective",
     ]  # fmt: skip
     assert bound.flops == 2 * 2 * 4 * 8 * 16 and bound.unknown_loops == 0
     row = bound.kernels[0]
@@ -187,6 +190,7 @@ ENTRY %main (q: bf16[2,256,3,64], k: bf16[2,384,3,64], i: bf16[2,16,16,8], f: bf
   %backward = (bf16[2,3,256,64]{3,1,2,0}, u8[0]{0}) custom-call(%q, %k, %k), custom_call_target="__cudnn$fmhaSoftmaxBackward", backend_config={"cudnn_fmha_backend_config": {"intermediate_tensor_shape": {"element_type": "BF16", "dimensions": ["2", "3", "256", "384"]}}}
   %flash = (bf16[2,256,3,64]{3,2,1,0}, f32[2,3,256]{2,1,0}) custom-call(%q, %k, %k), custom_call_target="mosaic_gpu_v2"
   %d_query = (bf16[2,256,3,64]{3,2,1,0}) custom-call(%q, %k, %k, %q), custom_call_target="mosaic_gpu_v2"
+  %portable = (f32[2,256,3,64]{3,2,1,0}, f32[2,3,256]{2,1,0}) custom-call(%lengths, %q32, %k32, %k32), custom_call_target="__gpu$xla.gpu.triton"
   %d_key = (bf16[2,384,3,64]{3,2,1,0}, bf16[2,384,3,64]{3,2,1,0}) custom-call(%q, %k, %k, %q), custom_call_target="mosaic_gpu_v2"
   %conv = (bf16[2,16,16,4]{3,2,1,0}, u8[0]{0}) custom-call(%i, %f), dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convForward"
   %input = (bf16[2,16,16,8]{3,2,1,0}, u8[0]{0}) custom-call(%g, %f), dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convBackwardInput"
@@ -194,6 +198,9 @@ ENTRY %main (q: bf16[2,256,3,64], k: bf16[2,384,3,64], i: bf16[2,16,16,8], f: bf
   ROOT %gemm = (f32[256,384]{1,0}, s8[4]{0}) custom-call(%left, %right), custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]}}}
   %left = bf16[256,64]{1,0} parameter(5)
   %right = bf16[384,64]{1,0} parameter(6)
+  %lengths = s32[2]{0} parameter(7)
+  %q32 = f32[2,256,3,64]{3,2,1,0} parameter(8)
+  %k32 = f32[2,384,3,64]{3,2,1,0} parameter(9)
 }
 """  # noqa: E501
 
@@ -207,6 +214,7 @@ SCORES = 2.0 * 2 * 3 * 256 * 384 * 64
         ("forward", 2 * SCORES),
         ("backward", 5 * SCORES),
         ("flash", 2 * SCORES),
+        ("portable", 2 * SCORES),
         ("d_query", 3 * SCORES),
         ("d_key", 4 * SCORES),
         *((name, 2 * (2 * 16 * 16 * 4) * (3 * 3 * 8)) for name in ("conv", "input", "filter")),
@@ -215,6 +223,11 @@ SCORES = 2.0 * 2 * 3 * 256 * 384 * 64
 )
 def test_operations_of_library_calls(name, expected):
     assert kernels.flops(*find(parse_module(CALLS), "main", name)) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [("flash", "half"), ("portable", "single")])
+def test_flash_kernels_keep_the_type_of_the_query(name, expected):
+    assert kernels.precision(*find(parse_module(CALLS), "main", name)) == expected
 
 
 def test_the_text_of_this_jax_is_understood():

@@ -15,6 +15,7 @@ from rf_jax.planning.programs import Plan
 from rf_jax.planning.report import plan_lines, trial_lines
 from rf_jax.planning.roofline import Kernel, Roofline
 from rf_jax.planning.trials import best, find_fitting, fits
+from rf_jax.rendering.sharding import device_mesh
 from rf_jax.training.config import TrainingConfig
 
 HAS_COMPILER = bool(
@@ -103,6 +104,18 @@ def test_devices_that_a_small_batch_leaves_out_are_not_planned_for(monkeypatch, 
     lowered, devices = programs.plan_training(config, H100, 8)
     assert devices == 4 and "mhlo.num_partitions = 4 " in lowered.as_text()
     assert "4 of 8 devices are used" in caplog.text
+
+
+def test_programs_are_lowered_for_the_devices_of_their_mesh():
+    """Pallas looks there for the kind of GPU."""
+    mesh, seen = device_mesh(jax.devices()[:2]), []
+
+    def program(x):
+        seen.append(jax.sharding.get_abstract_mesh())
+        return x
+
+    programs.lower(jax.jit(program), mesh, jax.ShapeDtypeStruct((2,), "float32"))
+    assert seen == [mesh.abstract_mesh]
 
 
 def test_the_report_says_what_fits_and_how():
