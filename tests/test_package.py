@@ -52,7 +52,8 @@ def installed(built, tmp_path_factory):
     (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")
     (wheel,) = built.glob("*.whl")
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", wheel]
-    result = subprocess.run([*pip, "--no-deps", "--no-index"], capture_output=True, text=True)
+    pip += ["--no-deps", "--no-index"]
+    result = subprocess.run(pip, env=ENVIRONMENT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return folder / "bin"
 
