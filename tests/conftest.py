@@ -84,6 +84,15 @@ def lpips_weights(tmp_path_factory):
 
 
 @pytest.fixture
+def interpret_kernels(monkeypatch):
+    """interpret_kernels(f, *args) runs f of a module of Mosaic GPU kernels on the CPU."""
+    from tests.mosaic_interpreter import interpreter  # skips the test where JAX has none
+
+    with interpreter(monkeypatch) as run:
+        yield run
+
+
+@pytest.fixture
 def command(monkeypatch, tmp_path, capsys):
     """Runs a script (render.py) or module (rf_jax.evaluate) in an empty folder.
 

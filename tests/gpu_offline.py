@@ -106,6 +106,11 @@ def rendering_programs(gpu: Gpu) -> Programs:
                         VARIANTS[v], random_scene(n), 512, d, gpu, 1
                     ),
                 )
+    fused = dataclasses.replace(VARIANTS["v1_base"], feed_forward="fused")
+    yield (
+        f"v1_base, fused, fp16, {TRIANGLES[0]:,} triangles",
+        lambda: plan_rendering(fused, random_scene(TRIANGLES[0]), 512, jnp.float16, gpu, 1),
+    )
     yield (
         f"v1_base, fp16, 65,536 triangles on {DEVICES} GPUs",
         lambda: plan_rendering(
@@ -118,13 +123,15 @@ def training_programs(gpu: Gpu) -> Programs:
     """The published configurations, one in float32, and one with split parameters."""
     runs = [(name, {}) for name in CONFIGS]
     runs += [("base_256", {"precision": "fp32", "remat": True})]
+    runs += [("base_256", {"model.feed_forward": "fused"})]
     runs += [("large_512", {"fsdp": DEVICES})]
     for name, changes in runs:
         options = "".join(f", {key}={value}" for key, value in changes.items())
 
         def compile_step(name=name, changes=changes):
-            config = load_config_file(TrainingConfig, name)
-            return [plan_training(dataclasses.replace(config, **changes), gpu, DEVICES)]
+            overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+            config = load_config_file(TrainingConfig, name, overrides)
+            return [plan_training(config, gpu, DEVICES)]
 
         yield f"{name}{options} on {DEVICES} GPUs", compile_step
 

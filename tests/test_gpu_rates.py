@@ -10,7 +10,12 @@ import jax.numpy as jnp
 import pytest
 
 from rf_jax.studies import gpu_rates
-from rf_jax.studies.gpu_cases import Case, attention_cases, stage_cases
+from rf_jax.studies.gpu_cases import (
+    Case,
+    attention_cases,
+    feed_forward_cases,
+    stage_cases,
+)
 
 
 def made_up(name, function, size=64):
@@ -57,6 +62,8 @@ def test_what_is_not_ready_in_time_is_named(capsys):
 def test_operations_grow_as_they_should():
     forward, both = list(attention_cases("testing", ["auto"], [256]))[:2]
     assert both.flops == 3.5 * forward.flops
+    forward, both, *_ = feed_forward_cases("testing", [64])
+    assert both.flops == 3 * forward.flops
     first, view = stage_cases("testing", ["fp16"], [5], 16)
     assert first.size == view.size == 5 and view.what == "view of 16x16"
 
@@ -71,5 +78,6 @@ def test_everything_is_measured(capsys, tmp_path, monkeypatch):
     assert "left out" not in capsys.readouterr().out
     rows = list(csv.DictReader(path.open()))
     parts = [row["part"] for row in rows]
-    assert parts == ["training"] + 4 * ["stage"] + 4 * ["attention"] + 4 * ["error"] + ["frames"]
+    first = ["training"] + 4 * ["stage"] + 8 * ["feed-forward"] + 4 * ["attention"]
+    assert parts == first + 4 * ["error"] + ["frames"]
     assert all(float(row["value"]) > 0 and row["device"] and row["jax"] for row in rows)

@@ -45,6 +45,7 @@ def takes(dtype: jnp.dtype, head_dim: int) -> bool:
 def forward(query, key, value, key_lengths, *, scale):
     """See `rf_jax.attention.exact.Kernels`."""
     length = query.shape[1]
+    value, key_lengths = one_key_at_least(value, key_lengths)
     query, key, value = (_pad(x) for x in (query, key, value))
     lengths = jnp.full_like(key_lengths, length), key_lengths
     out, log_sum_exp = _call(
@@ -55,13 +56,13 @@ def forward(query, key, value, key_lengths, *, scale):
         heads=(query,),
         statistics=True,
     )
-    out = jnp.where((key_lengths > 0)[:, None, None, None], out[:, :length], 0)
-    return out, log_sum_exp[:, :, :length]
+    return out[:, :length], log_sum_exp[:, :, :length]
 
 
 def backward(query, key, value, key_lengths, out, log_sum_exp, d_out, d_log_sum_exp, *, scale):
     """See `rf_jax.attention.exact.Kernels`; the log-sum-exp must not have a gradient."""
     length, num_keys = query.shape[1], key.shape[1]
+    value, key_lengths = one_key_at_least(value, key_lengths)
     query, key, value, out, d_out = (_pad(x) for x in (query, key, value, out, d_out))
     log_sum_exp = jnp.pad(log_sum_exp, ((0, 0), (0, 0), (0, query.shape[1] - length)))
     lengths = jnp.full_like(key_lengths, length), key_lengths
@@ -76,6 +77,16 @@ def backward(query, key, value, key_lengths, out, log_sum_exp, d_out, d_log_sum_
 
 
 KERNELS = Kernels(forward, backward)
+
+
+def one_key_at_least(value, key_lengths):
+    """Values and lengths where rows without keys read a single value, which is 0.
+
+    Their results and the gradients of their queries are 0 then, as they should be, and no pass over
+    these is needed: values pass through a kernel before, which can as well write zeros.
+    """
+    value = jnp.where((key_lengths > 0)[:, None, None, None], value, 0)
+    return value, jnp.maximum(key_lengths, 1)
 
 
 def _call(target, products, scale, arguments, heads, statistics=False):

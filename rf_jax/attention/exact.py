@@ -70,7 +70,8 @@ def attend(kernels, scale, query, key, value, key_lengths):
     """The result of `kernels.forward`, with the derivatives of `kernels.backward`.
 
     The gradients of keys and values beyond the lengths are 0, whatever the kernels leave there:
-    cuDNN may not write them at all (openxla/xla pull request 44867).
+    cuDNN may not write them at all (openxla/xla pull request 44867). The gradient of a query
+    without keys is for the kernels to make 0.
     """
     return kernels.forward(query, key, value, key_lengths, scale=scale)
 
@@ -85,7 +86,7 @@ def _attend_backward(kernels, scale, saved, cotangents):
     key_lengths = saved[3]
     valid = (jnp.arange(d_key.shape[1]) < key_lengths[:, None])[..., None, None]
     return (
-        jnp.where((key_lengths > 0)[:, None, None, None], d_query, 0),
+        d_query,
         jnp.where(valid, d_key, 0),
         jnp.where(valid, d_value, 0),
         None,

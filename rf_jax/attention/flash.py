@@ -31,6 +31,7 @@ from rf_jax.attention.exact import (
     weights_gradient_mean,
 )
 from rf_jax.attention.registry import Attention
+from rf_jax.attention.target import HOPPER
 from rf_jax.errors import InputError
 
 LENGTH_MULTIPLE = 128
@@ -40,9 +41,6 @@ HEAD_DIMS = (64, 128)
 """Heads are padded to one of these widths for the kernels."""
 
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
-
-HOPPER = 90
-"""Ten times the compute capability of Hopper GPUs."""
 
 
 def flash_attention(

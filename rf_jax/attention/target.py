@@ -7,6 +7,9 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+HOPPER = 90
+"""Ten times the compute capability of Hopper GPUs."""
+
 UNKNOWN = 80
 """The capability of a GPU that is not known, in programs that are exported without one: 8.0, which
 is an A100's."""

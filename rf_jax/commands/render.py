@@ -96,6 +96,12 @@ def add_network_options(add: Callable) -> None:
         "for the published ones auto, the fastest exact attention on the device)",
     )
     add(
+        "--feed_forward",
+        choices=("auto", "fused"),
+        help="fused: one kernel for SwiGLU's products and gate, on Hopper GPUs with fp16 or bf16 "
+        "(default: what the checkpoint names; for the published ones auto)",
+    )
+    add(
         "--devices",
         type=int,
         help="devices that share the views of a scene, and the triangles of a large one (default: "
@@ -137,7 +143,12 @@ def main() -> None:
     scenes = [*args.scenes, *(args.more_scenes or [])] or ["cornell_box"]
     jobs, missing = find_jobs(scenes)
     renderer = Renderer.from_pretrained(
-        args.checkpoint, args.precision, args.attention, args.devices, args.latent_encoders
+        args.checkpoint,
+        args.precision,
+        args.attention,
+        args.devices,
+        args.latent_encoders,
+        args.feed_forward,
     )
     options = RenderOptions(
         output_dir=args.output_dir,

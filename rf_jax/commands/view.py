@@ -62,8 +62,8 @@ def main() -> None:
         from rf_jax.viewer.state import open_scene
 
     def make_renderer(attention: str | None) -> Renderer:
-        options = args.precision, attention, args.devices, args.latent_encoders
-        return Renderer.from_pretrained(args.checkpoint, *options)
+        options = args.devices, args.latent_encoders, args.feed_forward
+        return Renderer.from_pretrained(args.checkpoint, args.precision, attention, *options)
 
     check_address(args.host, args.port)
     renderer = make_renderer(args.attention)

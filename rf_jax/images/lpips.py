@@ -75,6 +75,37 @@ class _Vgg(vgg.VGG):
                 x = self._conv_block(x, sizes[0], len(sizes), block, features, self.dtype)
         return features
 
+    def _conv_block(self, x, features, num_layers, block_num, act, dtype):
+        """As in flaxmodels, with a rectifier that cuDNN applies while it writes a convolution."""
+        for i in range(1, num_layers + 1):
+            layer = self.param_dict[f"conv{block_num}_{i}"]
+            x = nn.Conv(
+                features,
+                (3, 3),
+                padding="SAME",
+                dtype=dtype,
+                kernel_init=lambda *_, layer=layer: jnp.array(layer["weight"]),
+                bias_init=lambda *_, layer=layer: jnp.array(layer["bias"]),
+                name=f"conv{block_num}_{i}",
+            )(x)
+            x = act[f"relu{block_num}_{i}"] = _rectify(x)
+        return x
+
+
+@jax.custom_vjp
+def _rectify(x):
+    """max(x, 0), whose gradient needs the result only, so that x need not be written."""
+    return jnp.maximum(x, 0)
+
+
+def _rectify_forward(x):
+    # Without the barrier XLA would look at the sign of x after all.
+    result = jax.lax.optimization_barrier(_rectify(x))
+    return result, result
+
+
+_rectify.defvjp(_rectify_forward, lambda result, d_result: (jnp.where(result > 0, d_result, 0),))
+
 
 def _half_size(x):
     """The maxima of 2x2 pixels: [n, H, W, C] -> [n, H // 2, W // 2, C]."""

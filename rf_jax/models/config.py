@@ -4,13 +4,14 @@ import dataclasses
 import difflib
 import functools
 import typing
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal
 
 from rf_jax import schema, trained_on
 from rf_jax.attention import ATTENTIONS, Attention, get_attention
 from rf_jax.errors import InputError
 from rf_jax.models.config_v2 import ATTENTION, PE_TYPE, V2Config, joined_keys, split_keys
+from rf_jax.models.swiglu import fused_swiglu
 from rf_jax.schema import Count, Limit, Size
 
 NormType = Literal["rms_norm", "layer_norm"]
@@ -91,6 +92,8 @@ class RenderFormerConfig:
     # Not in published files; written only where they differ from these defaults.
     view_independent_attention: str = "auto"  # a name of rf_jax.attention
     view_dependent_attention: str = "auto"
+    # "fused": SwiGLU's products and gate are one kernel on Hopper GPUs; the same up to rounding
+    feed_forward: Literal["auto", "fused"] = "auto"
     # Scenes are seen with their brightest emission of each colour at this radiance, and images are
     # scaled back: light adds up, so they are proportional to it. None: as published.
     reference_emission: Positive | None = None
@@ -115,6 +118,8 @@ class RenderFormerConfig:
                 f"view_dependent_attention: {self.view_dependent_attention} is for tokens that "
                 "attend to themselves, in the view-independent stage; auto serves this one"
             )
+        if self.feed_forward == "fused" and (self.activation != "swiglu" or self.bias):
+            raise InputError('feed_forward: "fused" needs activation "swiglu" and bias = false')
         if self.reference_emission is not None and (self.use_ldr or self.v2 is not None):
             raise InputError(
                 "reference_emission: needs a network of the first generation with use_ldr = false"
@@ -140,6 +145,7 @@ class RenderFormerConfig:
             use_bias=self.bias,
             rope_dim=self._rope_dim,
             rotate_values=self.rotate_values,
+            swiglu=fused_swiglu if self.feed_forward == "fused" else None,
             attention=get_attention(self.view_independent_attention, self.attention_options),
         )
 
@@ -159,6 +165,7 @@ class RenderFormerConfig:
             use_bias=self.bias,
             rope_dim=min(self._rope_dim, most),
             rotate_values=self.rotate_values,
+            swiglu=fused_swiglu if self.feed_forward == "fused" else None,
             attention=get_attention(self.view_dependent_attention, self.attention_options),
         )
 
@@ -318,6 +325,7 @@ class TransformerConfig:
       use_bias: whether the linear layers have biases.
       rope_dim: twice the number of RoPE frequencies per coordinate; 0 without RoPE.
       rotate_values: whether RoPE turns values with the keys, and results back with the queries.
+      swiglu: the function (x, w1, w3, w2) of the feed-forward networks; None for XLA's products.
       attention: the attention function.
     """
 
@@ -331,6 +339,7 @@ class TransformerConfig:
     use_bias: bool
     rope_dim: int
     rotate_values: bool
+    swiglu: Callable[..., Any] | None
     attention: Attention
 
     @property
@@ -342,6 +351,7 @@ class TransformerConfig:
 _OURS = {
     "view_independent_attention",
     "view_dependent_attention",
+    "feed_forward",
     "reference_emission",
     "rotate_values",
     "view_positions",

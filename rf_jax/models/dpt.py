@@ -5,6 +5,8 @@ It follows Ranftl et al. 2021. A tap is the residual stream after some layer. Im
 they commute (the weights of the resize sum to one), and the convolution sees fewer pixels.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,9 @@ from rf_jax.precision import matmul_precision
 
 HEAD_CHANNELS = 32
 """Channels before the last convolution."""
+
+_UPSAMPLES = ("resample0", "resample1")
+"""The `PatchUpsample`s, whose kernels have four axes too."""
 
 
 def _uniform(fan_in: int):
@@ -42,6 +47,17 @@ def conv(x, features, kernel_size, dtype, name, *, stride=1, use_bias=True, init
         bias_init=init,
         name=name,
     )(x)
+
+
+def permute_filters(variables: dict[str, Any], axes: tuple[int, ...]) -> dict[str, Any]:
+    """A network's variables with the axes of the decoder's convolution kernels permuted."""
+
+    def permute(path, leaf):
+        *modules, name = (getattr(key, "key", None) for key in path)
+        is_filter = "decoder" in modules and name == "kernel" and modules[-1] not in _UPSAMPLES
+        return leaf.transpose(axes) if is_filter and leaf.ndim == 4 else leaf
+
+    return jax.tree_util.tree_map_with_path(permute, variables)
 
 
 class PatchUpsample(nn.Module):
@@ -120,7 +136,7 @@ class DPTDecoder(nn.Module):
         channels = self.config.dpt_out_channels[i]
         x = conv(tap, channels, 1, self.dtype, f"project{i}")
         if i < 2:
-            x = PatchUpsample(4 if i == 0 else 2, self.dtype, name=f"resample{i}")(x)
+            x = PatchUpsample(4 if i == 0 else 2, self.dtype, name=_UPSAMPLES[i])(x)
         elif i == 3:
             x = conv(x, channels, 3, self.dtype, "resample3", stride=2)
         return conv(x, self.config.dpt_features, 3, self.dtype, f"level{i}", use_bias=False)

@@ -1,5 +1,6 @@
 """Layers shared by both stages; `dtype` is the type of matrix products (`rf_jax.precision`)."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rf_jax.models.config import TransformerConfig
+from rf_jax.models.products import flat_product, two_products
 from rf_jax.precision import matmul_precision
 
 INNER_NORM_EPS = 1e-6
@@ -24,20 +26,9 @@ def linear(features: int, dtype: jnp.dtype, name: str, use_bias: bool = False) -
         dtype=dtype,
         precision=matmul_precision(dtype),
         kernel_init=xavier_uniform,
-        dot_general=_flat_product,
+        dot_general=flat_product,
         name=name,
     )
-
-
-def _flat_product(x, kernel, dimensions, **options):
-    """x [..., i] times kernel [i, o], with the leading axes of x merged into one.
-
-    XLA on CPUs computes the gradient of a kernel from several contracted axes at half the speed,
-    because it first transposes the gradient of the result.
-    """
-    rows = x.reshape(-1, x.shape[-1])
-    product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
-    return product.reshape(*x.shape[:-1], -1)
 
 
 class LinearWeights(nn.Module):
@@ -53,46 +44,6 @@ class LinearWeights(nn.Module):
         if not self.use_bias:
             return kernel, None
         return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-
-
-@jax.custom_vjp
-def two_products(x: jax.Array, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x [..., i] times two kernels [i, o] of the same type.
-
-    On NVIDIA GPUs the gradient is one product with both kernels. What makes the gradients of the
-    results then writes both in one pass, and those of x need not be added.
-    """
-    return tuple(_precise_product(x, kernel) for kernel in (first, second))
-
-
-def _precise_product(x, kernel):
-    return _flat_product(x, kernel, None, precision=matmul_precision(x.dtype))
-
-
-def gradients_apart(x, first, second, *d_products):
-    """The gradients of x and both kernels, from those of the results, as two gradients."""
-    gradients = (
-        jax.vjp(_precise_product, x, kernel)[1](d)
-        for kernel, d in zip((first, second), d_products, strict=True)
-    )
-    (d_x, d_first), (more, d_second) = gradients
-    return d_x + more, d_first, d_second
-
-
-def gradients_together(x, first, second, *d_products):
-    """What `gradients_apart` computes, as the gradient of one product."""
-    d_product = jax.lax.optimization_barrier(jnp.concatenate(d_products, axis=-1))
-    kernels = jnp.concatenate([first, second], axis=-1)
-    d_x, d_kernels = jax.vjp(_precise_product, x, kernels)[1](d_product)
-    return d_x, *jnp.split(d_kernels, 2, axis=-1)
-
-
-two_products.defvjp(
-    lambda x, first, second: (two_products(x, first, second), (x, first, second)),
-    lambda saved, d_products: jax.lax.platform_dependent(
-        *saved, *d_products, cuda=gradients_together, default=gradients_apart
-    ),
-)
 
 
 def norm(norm_type: str, name: str, eps: float | None = INNER_NORM_EPS) -> Callable:
@@ -152,6 +103,9 @@ class FeedForward(nn.Module):
             )
             x = x.astype(self.dtype)
             (w1, b1), (w3, b3) = jax.tree.map(lambda w: w.astype(self.dtype), tuple(weights))
+            if config.swiglu is not None:
+                w2, _ = LinearWeights(x.shape[-1], use_bias=False, name="w2")(config.hidden_dim)
+                return config.swiglu(x, w1, w3, w2.astype(self.dtype))
             hidden, gate = two_products(x, w1, w3)
             hidden = nn.silu(hidden if b1 is None else hidden + b1)
             hidden = hidden * (gate if b3 is None else gate + b3)
@@ -161,13 +115,23 @@ class FeedForward(nn.Module):
         return linear(x.shape[-1], self.dtype, "w2", config.use_bias)(hidden)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def resize_align_corners(x: jax.Array, side: int) -> jax.Array:
     """Bilinear resize of [B, h, w, C] to [B, side, side, C], where corner pixels keep their values.
 
-    `jax.image.resize` would align the edges of the images instead. The resize consists of products
-    with constant matrices, because the gradient of a gather would be a scatter, which is slow and
-    unordered on GPUs.
+    `jax.image.resize` would align the edges of the images instead. On NVIDIA GPUs pixels are sums
+    of their neighbours, in one pass; elsewhere the resize consists of products with constant
+    matrices. So does its gradient, because the gradient of a gather would be a scatter, which is
+    slow and unordered on GPUs.
     """
+    by_neighbours, by_products = (
+        functools.partial(f, side=side) for f in (resize_by_neighbours, resize_by_products)
+    )
+    return jax.lax.platform_dependent(x, cuda=by_neighbours, default=by_products)
+
+
+def resize_by_products(x: jax.Array, side: int) -> jax.Array:
+    """`resize_align_corners` as matrix products."""
     product = dict(precision=matmul_precision(x.dtype))
     if x.shape[1] != side:
         rows = jnp.asarray(interpolation_matrix(x.shape[1], side), x.dtype)
@@ -178,16 +142,41 @@ def resize_align_corners(x: jax.Array, side: int) -> jax.Array:
     return x
 
 
+def resize_by_neighbours(x: jax.Array, side: int) -> jax.Array:
+    """`resize_align_corners` as weighted sums of four pixels, in float32 at least."""
+    rows, columns = (_neighbours(size, side) for size in x.shape[1:3])
+    total = 0.0
+    for row, row_weight in rows:
+        for column, column_weight in columns:
+            pixels = x[:, row[:, None], column]
+            weight = jnp.asarray(row_weight[:, None] * column_weight, jnp.float32)
+            total += pixels * weight[..., None]
+    return total.astype(x.dtype)
+
+
+def _resize_forward(x, side):
+    _, transpose = jax.vjp(functools.partial(resize_by_products, side=side), x)
+    return resize_align_corners(x, side), transpose
+
+
+resize_align_corners.defvjp(_resize_forward, lambda side, transpose, d_out: transpose(d_out))
+
+
 def interpolation_matrix(old: int, new: int) -> np.ndarray:
     """The matrix [new, old] that interpolates evenly spaced samples linearly.
 
     The first old and new samples coincide, and so do the last.
     """
+    matrix = np.zeros((new, old))
+    for index, weight in _neighbours(old, new):
+        matrix[np.arange(new), index] += weight
+    return matrix
+
+
+def _neighbours(old: int, new: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Index and weight [new] of the lower and of the higher of each new sample's neighbours."""
     source = np.arange(new) * ((old - 1) / max(new - 1, 1))
     low = np.minimum(source.astype(np.int64), old - 1)
     high = np.minimum(low + 1, old - 1)
     weight = source - low
-    matrix = np.zeros((new, old))
-    matrix[np.arange(new), low] += 1 - weight
-    matrix[np.arange(new), high] += weight
-    return matrix
+    return (low, 1 - weight), (high, weight)

@@ -1,6 +1,7 @@
 """RenderFormer: both stages behind `encode_scene` (per scene) and `render_view` (per camera)."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -14,8 +15,9 @@ from rf_jax.geometry import (
     project_points,
     world_to_camera_points,
 )
-from rf_jax.models.config import RenderFormerConfig, TransformerConfig
+from rf_jax.models.config import RenderFormerConfig
 from rf_jax.models.light_scale import normalize_light, scale_light
+from rf_jax.models.swiglu import Split
 from rf_jax.models.view_dependent import ViewDependentStage, patch_centers
 from rf_jax.models.view_independent import ViewIndependentStage, token_positions
 from rf_jax.models.view_independent_v2 import ViewIndependentStageV2, smallest_scene
@@ -30,6 +32,8 @@ class RenderFormer(nn.Module):
       dtype: compute type of matrix products: float32 (at full precision), bfloat16 or float16.
       view_independent_attention, view_dependent_attention: the attention functions of the stages;
         None takes the one that the configuration names.
+      token_split: how tokens are split over devices, which a fused feed-forward network must know;
+        None if they are not, or if each device runs the network by itself.
       remat: whether the gradient computes each layer again instead of storing what is inside it.
       unroll: whether loops over layers are unrolled; see `rf_jax.models.stacks`. Not with `remat`,
         which takes the least memory in a loop.
@@ -39,17 +43,25 @@ class RenderFormer(nn.Module):
     dtype: jnp.dtype = jnp.float32
     view_independent_attention: Attention | None = None
     view_dependent_attention: Attention | None = None
+    token_split: Split | None = None
     remat: bool = False
     unroll: bool = False
 
     def setup(self):
         config = self.config
-        first = _with_attention(config.view_independent, self.view_independent_attention)
-        second = _with_attention(config.view_dependent, self.view_dependent_attention)
+        first = self._on_devices(config.view_independent, self.view_independent_attention)
+        second = self._on_devices(config.view_dependent, self.view_dependent_attention)
         how = self.dtype, self.remat, self.unroll and not self.remat
         stage = ViewIndependentStage if config.v2 is None else ViewIndependentStageV2
         self.view_independent = stage(config, first, *how)
         self.view_dependent = ViewDependentStage(config, second, *how)
+
+    def _on_devices(self, transformer, attention):
+        """A stage's transformer with its functions for the devices."""
+        attention, swiglu = attention or transformer.attention, transformer.swiglu
+        if swiglu is not None:
+            swiglu = functools.partial(swiglu, split=self.token_split)
+        return dataclasses.replace(transformer, attention=attention, swiglu=swiglu)
 
     def encode_scene(self, scene: SceneTokens | SceneTokensV2) -> SceneEncoding:
         """Runs all that depends on the scene only.
@@ -168,12 +180,6 @@ class RenderFormer(nn.Module):
         return self.view_dependent.project_context(
             tokens + self.view_dependent.encode_positions(positions)
         )
-
-
-def _with_attention(
-    transformer: TransformerConfig, attention: Attention | None
-) -> TransformerConfig:
-    return dataclasses.replace(transformer, attention=attention or transformer.attention)
 
 
 def init_variables(config: RenderFormerConfig, rng: jax.Array) -> dict[str, Any]:

@@ -124,6 +124,8 @@ def _call_flops(computation: Computation, instruction: Instruction) -> float:
         return _convolution_flops(computation, instruction)
     if target.startswith("__cudnn$fmha"):
         return _cudnn_attention_flops(computation, instruction)
+    if is_swiglu(instruction):
+        return _swiglu_flops(computation, instruction)
     if is_flash(instruction):
         return _flash_flops(computation, instruction)
     return 0.0
@@ -131,7 +133,13 @@ def _call_flops(computation: Computation, instruction: Instruction) -> float:
 
 def is_flash(instruction: Instruction) -> bool:
     """Whether this is a kernel of `rf_jax.attention.flash`, whose products keep the full type."""
-    return "mosaic" in instruction.target or "triton" in instruction.target
+    own = "mosaic" in instruction.target or "triton" in instruction.target
+    return own and not is_swiglu(instruction)
+
+
+def is_swiglu(instruction: Instruction) -> bool:
+    """Whether this is a kernel of `rf_jax.models.swiglu_mosaic`."""
+    return instruction.opcode == "custom-call" and "swiglu_" in (instruction.source or "")
 
 
 def _convolution_flops(computation: Computation, instruction: Instruction) -> float:
@@ -175,6 +183,13 @@ def _flash_flops(computation: Computation, instruction: Instruction) -> float:
     wide = [shape for shape in instruction.shapes if len(shape.dims) == 4]
     products = 2 if len(arrays) == 3 else 2 + len(wide)
     return 2.0 * products * batch * length * key[1] * heads * width
+
+
+def _swiglu_flops(computation: Computation, instruction: Instruction) -> float:
+    """Products of x [T, D] with w1 and w3 [D, F], or of d_out [T, D] with w2 [F, D] alone."""
+    x, kernel, *others = (computation[name].shapes[0] for name in instruction.operands)
+    products = 2 if len(others) == 1 else 1
+    return 2.0 * products * x.dims[0] * kernel.elements
 
 
 def _fusion_traffic(fused: Computation) -> int:

@@ -1,5 +1,6 @@
 """The renderer: the network's two stages, compiled once per shape, from scenes to linear images."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,6 +78,7 @@ class Renderer:
         trained_on: TrainedOn = PUBLISHED,
         devices: int | None = None,
         latent_encoders: LatentEncoders | None = None,
+        feed_forward: str | None = None,
     ):
         """Puts a network on the first device of this process.
 
@@ -91,10 +93,12 @@ class Renderer:
             scene, and the triangles of a large one (see `rf_jax.rendering.sharding`). Each gets a
             copy of the weights when it is needed.
           latent_encoders: encode materials and environments for a network of V2.
+          feed_forward: "auto" or "fused" (`rf_jax.models.swiglu`); None takes what the
+            configuration names.
 
         Raises:
-          InputError: unknown names, more devices than there are, or an attention that does not go
-            with these weights.
+          InputError: unknown names, more devices than there are, or an attention or a feed-forward
+            network that does not go with these weights.
         """
         if precision not in PRECISIONS:
             raise InputError(
@@ -104,6 +108,8 @@ class Renderer:
         trained_exact = _is_exact(config)
         if attention is not None:
             variables, config = with_attention(variables, config, attention)
+        if feed_forward is not None:
+            config = dataclasses.replace(config, feed_forward=feed_forward)
         self.approximates_exact_weights = trained_exact and not _is_exact(config)
         self.config = config
         self.trained_on = trained_on
@@ -126,6 +132,7 @@ class Renderer:
         attention: str | None = None,
         devices: int | None = None,
         latent_encoders: str | Path | None = None,
+        feed_forward: str | None = None,
     ) -> "Renderer":
         """A renderer with the weights at `path` (see `load_pretrained`); default: the bundled ones.
 
@@ -141,7 +148,7 @@ class Renderer:
         network = load_pretrained(path)
         encoders = load_encoders(latent_encoders, network.config)
         arguments = network.variables, network.config, precision, attention, network.trained_on
-        return cls(*arguments, devices, encoders)
+        return cls(*arguments, devices, encoders, feed_forward)
 
     def network(self) -> tuple[RenderFormer, dict[str, Any]]:
         """The network and its variables on the first device, for programs of one's own.

@@ -4,13 +4,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from rf_jax.models import RenderFormer
+from rf_jax.models.dpt import permute_filters
 from rf_jax.models.stacks import join_layers, split_layers
 from rf_jax.radiance import linear_radiance
 from rf_jax.rendering.sharding import (
+    AXIS,
     BY_VIEW,
     constrain_encoding,
     encoding_specs,
@@ -21,24 +24,37 @@ from rf_jax.structs import SceneEncoding, SceneTokens
 
 
 def cast_variables(variables: dict[str, Any], dtype: Any) -> dict[str, Any]:
-    """Casts kernels to the compute type; norms, tokens, biases and frequencies to float32."""
+    """Casts kernels, and the biases beside them, to the compute type; all else to float32.
 
-    def cast(path, leaf):
-        return leaf.astype(dtype if path[-1].key == "kernel" else jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(cast, variables)
+    That are norms, tokens and frequencies.
+    """
+    flat = traverse_util.flatten_dict(variables)
+    products = {path[:-1] for path in flat if path[-1] == "kernel"}
+    return traverse_util.unflatten_dict(
+        {
+            path: leaf.astype(dtype if path[:-1] in products else jnp.float32)
+            for path, leaf in flat.items()
+        }
+    )
 
 
 def for_platform(variables: dict[str, Any], platform: str) -> dict[str, Any]:
-    """The variables as devices of that platform read them best: on GPUs split into layers."""
-    return split_layers(variables) if platform == "gpu" else variables
+    """The variables as devices of that platform read them best.
+
+    On GPUs they are split into layers, and the kernels of convolutions are [O, k, k, I], because
+    cuDNN reads them so.
+    """
+    if platform != "gpu":
+        return variables
+    return permute_filters(split_layers(variables), (3, 0, 1, 2))
 
 
 def _stacked(model, variables):
-    """The network and its variables for `apply`, from variables that may be split into layers."""
+    """The network and its variables for `apply`, from those of `for_platform`."""
     stacked = join_layers(variables)
-    changed = jax.tree.structure(stacked) != jax.tree.structure(variables)
-    return (model.clone(unroll=True), stacked) if changed else (model, variables)
+    if jax.tree.structure(stacked) == jax.tree.structure(variables):
+        return model, variables
+    return model.clone(unroll=True), permute_filters(stacked, (1, 2, 3, 0))
 
 
 def encode(
@@ -50,7 +66,8 @@ def encode(
     values on a mesh of one device.
     """
     split = mesh.size > 1
-    model = split_model(model, mesh) if split else model
+    if split:
+        model = split_model(model, mesh).clone(token_split=(mesh, P(None, AXIS)))
     model, stacked = _stacked(model, variables)
     encoding = model.apply(stacked, tokens, method=RenderFormer.encode_scene)
     if split:

@@ -13,6 +13,8 @@ from rf_jax.attention import get_attention
 from rf_jax.attention.registry import exact_flops
 from rf_jax.models import VARIANTS, RenderFormer, RenderFormerConfig, init_variables
 from rf_jax.models.flops import context_flops, view_flops, view_independent_flops
+from rf_jax.models.layers import FeedForward
+from rf_jax.models.swiglu import fused_swiglu
 from rf_jax.planning.programs import blank_perceptual
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.renderer import PRECISIONS
@@ -34,7 +36,7 @@ class Case:
     """A program to time.
 
     Attributes:
-      part: "attention", "stage" or "training".
+      part: "attention", "feed-forward", "stage" or "training".
       network: whose sizes it has; a name of `VARIANTS` or of a configuration.
       what: the attention function and pass, the stage, or the step.
       precision: type of the matrix products.
@@ -93,6 +95,39 @@ def attention_cases(variant: str, names: list[str], sizes: list[int]) -> Iterato
                     )
 
 
+def feed_forward_cases(variant: str, sizes: list[int]) -> Iterator[Case]:
+    """SwiGLU of so many tokens by XLA's products and by one kernel, and with its gradient."""
+    stage = VARIANTS[variant].view_independent
+    width, hidden = stage.width, stage.hidden_dim
+    for size in sizes:
+        for precision in ("bf16", "fp16"):
+            dtype = PRECISIONS[precision]
+            x = jax.ShapeDtypeStruct((1, size, width), dtype)
+            for name, swiglu in (("auto", None), ("fused", fused_swiglu)):
+                layer = FeedForward(dataclasses.replace(stage, swiglu=swiglu), dtype)
+                variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+                variables = jax.eval_shape(lambda v, d=dtype: cast_variables(v, d), variables)
+
+                def loss(variables, x, layer=layer):
+                    return layer.apply(variables, x).astype(jnp.float32).sum()
+
+                programs = {
+                    "forward": (layer.apply, 1),
+                    "forward and backward": (jax.grad(loss, (0, 1)), 3),
+                }
+                for label, (program, factor) in programs.items():
+                    yield _case(
+                        "feed-forward",
+                        variant,
+                        f"{name} {label}",
+                        precision,
+                        size,
+                        factor * 6.0 * size * width * hidden,
+                        program,
+                        (variables, x),
+                    )
+
+
 def stage_cases(
     variant: str, precisions: list[str], sizes: list[int], resolution: int
 ) -> Iterator[Case]:
@@ -136,7 +171,7 @@ def training_case(name: str, config: TrainingConfig) -> Case:
     return Case(
         "training",
         name,
-        f"step of {config.batch_size} scenes",
+        f"step of {config.batch_size} scenes, {model.feed_forward} feed-forward",
         config.precision,
         data.max_triangles,
         3 * config.batch_size * scene,

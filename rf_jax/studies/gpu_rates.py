@@ -32,7 +32,13 @@ from rf_jax.processes import cpu_count
 from rf_jax.rendering.renderer import PRECISIONS, Renderer
 from rf_jax.scene.random_scene import random_scene
 from rf_jax.studies.benchmark import PUBLISHED_TRIANGLES
-from rf_jax.studies.gpu_cases import Case, attention_cases, stage_cases, training_case
+from rf_jax.studies.gpu_cases import (
+    Case,
+    attention_cases,
+    feed_forward_cases,
+    stage_cases,
+    training_case,
+)
 from rf_jax.studies.precision import compare
 from rf_jax.training.config import TrainingConfig
 from rf_jax.weights.random_weights import random_variables
@@ -63,10 +69,12 @@ class Sizes:
     variants: tuple[str, ...] = ("v1_base", "v1.1_large_swin")
     attentions: tuple[str, ...] = ("auto", "flash")
     keys: tuple[int, ...] = (4096, 8192, 16_384, 32_768, 65_536)
+    tokens: tuple[int, ...] = (5120, 65_536)
     triangles: tuple[int, ...] = PUBLISHED_TRIANGLES
     resolution: int = 512
     training: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("base_256", ("--config.batch_size=8",)),
+        ("base_256", ("--config.batch_size=8", "--config.model.feed_forward=fused")),
         ("base_256", ("--config.batch_size=16", "--config.remat=True")),
     )
     frames: tuple[int, ...] = (1161, 4894)
@@ -77,6 +85,7 @@ class Sizes:
 SMOKE = Sizes(
     variants=("testing",),
     keys=(256,),
+    tokens=(128,),
     triangles=(5,),
     resolution=16,
     training=(("debug", ("--config.data.resolution=16", "--config.data.max_triangles=8")),),
@@ -91,7 +100,7 @@ class Row:
     """One measurement.
 
     Attributes:
-      part: "attention", "stage", "training", "frames" or "error".
+      part: "attention", "feed-forward", "stage", "training", "frames" or "error".
       network, what, precision, size: as in `Case`.
       value, unit: what was measured; times are medians.
       spread: (max - min) / median of the times.
@@ -147,6 +156,7 @@ def _cases(sizes: Sizes) -> Iterator[Case]:
         yield training_case(name, load_config_file(TrainingConfig, name, changes))
     for variant in sizes.variants:
         yield from stage_cases(variant, ["fp16", "bf16"], list(sizes.triangles), sizes.resolution)
+    yield from feed_forward_cases(sizes.variants[0], list(sizes.tokens))
     yield from attention_cases(sizes.variants[0], list(sizes.attentions), list(sizes.keys))
 
 

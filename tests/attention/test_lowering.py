@@ -159,12 +159,7 @@ def test_gradients_that_kernels_leave_beyond_the_lengths_are_dropped():
 
     def backward(*arrays, scale):
         d_query, d_key, d_value = exact.backward(*arrays, scale=scale)
-        empty = (lengths == 0)[:, None, None, None]
-        holes = (empty, beyond, beyond)
-        return tuple(
-            jnp.where(hole, jnp.nan, x)
-            for hole, x in zip(holes, (d_query, d_key, d_value), strict=True)
-        )
+        return d_query, *(jnp.where(beyond, jnp.nan, x) for x in (d_key, d_value))
 
     def gradients(kernels):
         def loss(query, key, value):
@@ -175,3 +170,20 @@ def test_gradients_that_kernels_leave_beyond_the_lengths_are_dropped():
     stand_in = Kernels(exact.forward, backward)
     for found, expected in zip(gradients(stand_in), gradients(exact), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_rows_without_keys_are_zeros_though_cudnn_reads_one():
+    exact = dot_product.CPU_KERNELS
+    query, key, value, d_out = jax.random.normal(jax.random.key(0), (4, 3, 20, 2, 16))
+    lengths = jnp.array([20, 0, 13])
+
+    def run(value, lengths):
+        saved = exact.forward(query, key, value, lengths, scale=0.25)
+        arrays = (query, key, value, lengths, *saved, d_out, jnp.zeros_like(saved[1]))
+        return saved[0], exact.backward(*arrays, scale=0.25)[0]
+
+    replaced, at_least_one = cudnn.one_key_at_least(value, lengths)
+    assert at_least_one.tolist() == [20, 1, 13]
+    for found, expected in zip(run(replaced, at_least_one), run(value, lengths), strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert not found[1].any()

@@ -11,12 +11,12 @@ from rf_jax.models import VARIANTS
 from rf_jax.models.dpt import PatchUpsample
 from rf_jax.models.layers import (
     FeedForward,
-    gradients_apart,
-    gradients_together,
     norm,
     resize_align_corners,
-    two_products,
+    resize_by_neighbours,
+    resize_by_products,
 )
+from rf_jax.models.products import gradients_apart, gradients_together, two_products
 
 
 def image(rng, *shape):
@@ -44,10 +44,19 @@ def test_resize_keeps_corners_and_commutes_with_a_channel_mix():
     np.testing.assert_allclose(resize_align_corners(x @ mix, 11), resized @ mix, atol=1e-5)
 
 
-def test_resize_gradient_has_no_scatter():
+@pytest.mark.parametrize(("height", "width", "side"), [(5, 7, 11), (6, 6, 4), (1, 3, 3), (4, 4, 4)])
+def test_neighbours_and_products_resize_alike(height, width, side):
+    x = image(np.random.default_rng(0), 2, height, width, 3)
+    expected = resize_by_products(x, side)
+    np.testing.assert_allclose(resize_by_neighbours(x, side), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_resize_gradient_has_no_scatter(platform):
     x = image(np.random.default_rng(0), 1, 5, 5, 3)
     gradient = jax.grad(lambda x: jnp.sum(resize_align_corners(x, 11) ** 2))
-    assert "scatter" not in jax.jit(gradient).lower(x).as_text()
+    lowered = jax.jit(gradient).trace(x).lower(lowering_platforms=(platform,)).as_text()
+    assert "scatter" not in lowered and ("gather" in lowered) == (platform == "cuda")
 
 
 @pytest.mark.parametrize("factor", [2, 4])

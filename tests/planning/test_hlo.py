@@ -196,6 +196,10 @@ ENTRY %main (q: bf16[2,256,3,64], k: bf16[2,384,3,64], i: bf16[2,16,16,8], f: bf
   %input = (bf16[2,16,16,8]{3,2,1,0}, u8[0]{0}) custom-call(%g, %f), dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convBackwardInput"
   %filter = (bf16[4,3,3,8]{3,2,1,0}, u8[0]{0}) custom-call(%i, %g), dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convBackwardFilter"
   ROOT %gemm = (f32[256,384]{1,0}, s8[4]{0}) custom-call(%left, %right), custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]}}}
+  %hidden = (bf16[256,384]{1,0}, bf16[256,384]{1,0}, bf16[256,384]{1,0}) custom-call(%left, %kernel, %kernel), custom_call_target="mosaic_gpu_v2", metadata={op_name="jit(f)/swiglu_forward/mpmd_map"}
+  %d_both = bf16[256,768]{1,0} custom-call(%left, %right, %scores, %scores), custom_call_target="mosaic_gpu_v2", metadata={op_name="jit(f)/swiglu_backward/mpmd_map"}
+  %kernel = bf16[64,384]{1,0} parameter(7)
+  %scores = bf16[256,384]{1,0} parameter(8)
   %left = bf16[256,64]{1,0} parameter(5)
   %right = bf16[384,64]{1,0} parameter(6)
   %lengths = s32[2]{0} parameter(7)
@@ -219,6 +223,8 @@ SCORES = 2.0 * 2 * 3 * 256 * 384 * 64
         ("d_key", 4 * SCORES),
         *((name, 2 * (2 * 16 * 16 * 4) * (3 * 3 * 8)) for name in ("conv", "input", "filter")),
         ("gemm", 2 * 256 * 384 * 64),
+        ("hidden", 2 * (2 * 256 * 384 * 64)),
+        ("d_both", 2 * 256 * 384 * 64),
     ],
 )
 def test_operations_of_library_calls(name, expected):

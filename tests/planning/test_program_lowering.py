@@ -54,14 +54,19 @@ MODEL = dataclasses.replace(
 )
 """A small network whose heads have a width that cuDNN takes."""
 
+FUSED = dataclasses.replace(
+    MODEL, latent_dim=128, num_heads=2, dim_feedforward=128, feed_forward="fused"
+)
+"""Its view-independent stage has sizes that the kernel of the feed-forward networks takes."""
+
 WINDOWED = dataclasses.replace(MODEL, view_transformer_use_swin_attn=True)
 
 
-def small(**changes):
+def small(model=MODEL, triangles=24, **changes):
     """A run of the small network with 8 scenes per step."""
     config = load_config_file(TrainingConfig, "debug")
-    model = dataclasses.replace(MODEL, view_independent_attention=changes.pop("attention", "auto"))
-    data = dataclasses.replace(config.data, resolution=32, max_triangles=24, views=1)
+    model = dataclasses.replace(model, view_independent_attention=changes.pop("attention", "auto"))
+    data = dataclasses.replace(config.data, resolution=32, max_triangles=triangles, views=1)
     return dataclasses.replace(config, batch_size=8, model=model, data=data, **changes)
 
 
@@ -86,7 +91,21 @@ def small(**changes):
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_training_steps(devices, changes, expected):
-    config = small(**changes)
+    text = lowered_training(small(**changes), devices)
+    assert kernels(text) == expected
+    assert ("mhlo.num_partitions = 1 " in text) == (devices == 1)
+
+
+@pytest.mark.parametrize(("devices", "fsdp"), [(1, 1), (8, 1), (8, 2)])
+def test_a_training_step_with_a_kernel_for_its_feed_forward_networks(devices, fsdp):
+    triangles = 128 - FUSED.num_register_tokens
+    text = lowered_training(small(FUSED, triangles, precision="bf16", fsdp=fsdp), devices)
+    assert kernels(text) == {"__cudnn$fmha", "mosaic_gpu"}
+    rows = 1024 // devices
+    assert f"tensor<{rows}x128xbf16>, tensor<128x128xbf16>, tensor<128x128xbf16>)" in text
+
+
+def lowered_training(config, devices):
     parts = config.batch_size // config.accumulation_steps
     mesh = make_mesh(config.fsdp, parts, jax.devices()[:devices])
     with blank_perceptual(config) as perceptual:
@@ -94,9 +113,7 @@ def test_training_steps(devices, changes, expected):
         weights = placed(perceptual and perceptual.params, replicated(mesh))
         steps = compile_steps(config, mesh, make_model(config, mesh), distance)
         batch = placed(abstract_batch(config), batch_sharding(mesh))
-        text = lowered(steps.train, steps.abstract_state, batch, weights)
-    assert kernels(text) == expected
-    assert ("mhlo.num_partitions = 1 " in text) == (devices == 1)
+        return lowered(steps.train, steps.abstract_state, batch, weights)
 
 
 @pytest.mark.parametrize(
@@ -105,15 +122,26 @@ def test_training_steps(devices, changes, expected):
         (MODEL, "fp16", False),
         (MODEL, "fp32", False),
         (MODEL, "bf16", True),
+        (FUSED, "fp16", False),
+        (FUSED, "bf16", True),
         (WINDOWED, "fp16", False),
         (WINDOWED, "fp32", True),
     ],
-    ids=["fp16", "fp32", "bf16, split", "windows, fp16", "windows, fp32, split"],
+    ids=[
+        "fp16",
+        "fp32",
+        "bf16, split",
+        "fused",
+        "fused, split",
+        "windows, fp16",
+        "windows, fp32, split",
+    ],
 )
 def test_both_stages_of_a_rendering(config, precision, split):
     tokens = prepare_scene(random_scene(40), config)
     tokens = pad_tokens(tokens, config.num_register_tokens, 8)
-    check_rendering(config, tokens, precision, split)
+    mosaic = {"mosaic_gpu"} if config == FUSED else set()
+    check_rendering(config, tokens, precision, split, mosaic)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
@@ -124,7 +152,7 @@ def test_both_stages_of_a_rendering_of_the_second_generation(attention, precisio
     check_rendering(config, tokens, precision, split=False)
 
 
-def check_rendering(config, tokens, precision, split):
+def check_rendering(config, tokens, precision, split, more_of_first=frozenset()):
     """Lowers both stages and looks at the kernels that they call."""
     model, devices = RenderFormer(config, PRECISIONS[precision]), jax.devices()
     mesh = device_mesh(devices if split else devices[:1])
@@ -134,7 +162,7 @@ def check_rendering(config, tokens, precision, split):
     first = functools.partial(encode, model, mesh=mesh)
     arguments = placed((variables, tokens), replicated(mesh))
     expected = set() if precision == "fp32" else {"__cudnn$fmha"}
-    assert kernels(lowered(jax.jit(first), *arguments)) == expected
+    assert kernels(lowered(jax.jit(first), *arguments)) == expected | more_of_first
 
     mesh = device_mesh(devices)
     encoding = jax.eval_shape(first, variables, tokens)

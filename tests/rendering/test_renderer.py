@@ -115,6 +115,15 @@ def test_devices_that_are_not_there(variables, config, devices):
         Renderer(variables, config, devices=devices)
 
 
+def test_a_fused_feed_forward_network(renderer, variables, config):
+    scene = random_scene(5)
+    fused = Renderer(variables, config, devices=1, feed_forward="fused")
+    found, expected = (r.render(scene, resolution=16) for r in (fused, renderer))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match="feed_forward: expected"):
+        Renderer(variables, config, feed_forward="fast")
+
+
 def test_warnings_come_once_per_renderer(variables, config, caplog):
     renderer = Renderer(variables, config, trained_on=TrainedOn(16, triangles=4))
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""The renderer's programs with variables that are split into layers, as GPUs take them."""
+"""The renderer's programs with variables as GPUs take them: in layers, and in smaller types."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import pytest
 from rf_jax.models import VARIANTS, RenderFormer
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.rendering.sharding import device_mesh
-from rf_jax.rendering.stages import encode, for_platform, render
+from rf_jax.rendering.stages import cast_variables, encode, for_platform, render
 from rf_jax.scene.random_scene import random_scene
 from rf_jax.weights.random_weights import random_variables
 
@@ -27,6 +27,10 @@ def test_layers_on_their_own_give_the_same_image(network):
     assert for_platform(stacked, "cpu") is stacked
     qkv = by_layer["params"]["view_independent"]["layers"]["attention"]["qkv"]["kernel"]
     assert isinstance(qkv, tuple) and len(qkv) == config.view_independent.depth
+    decoder, whole = (v["params"]["view_dependent"]["decoder"] for v in (by_layer, stacked))
+    filters = np.moveaxis(whole["head1"]["kernel"], -1, 0)
+    np.testing.assert_array_equal(decoder["head1"]["kernel"], filters)
+    assert decoder["resample0"]["kernel"].shape == whole["resample0"]["kernel"].shape
 
     scene, model = random_scene(20), RenderFormer(config)
     tokens = prepare_scene(scene, config)
@@ -44,3 +48,14 @@ def test_layers_on_their_own_give_the_same_image(network):
     encoding, found = image(by_layer)
     assert isinstance(encoding.keys, tuple)
     np.testing.assert_allclose(found, image(stacked)[1], rtol=1e-5, atol=1e-5)
+
+
+def test_what_enters_products_is_cast_and_norms_stay():
+    config = dataclasses.replace(VARIANTS["testing"], norm_type="layer_norm", bias=True)
+    cast = cast_variables(random_variables(config, seed=0), np.float16)
+    layers = cast["params"]["view_independent"]["layers"]
+    for part in ("kernel", "bias"):
+        assert layers["attention"]["qkv"][part].dtype == np.float16
+    for part in ("scale", "bias"):
+        assert layers["ffn_norm"][part].dtype == np.float32
+    assert cast["params"]["view_dependent"]["decoder"]["head1"]["bias"].dtype == np.float16
