@@ -7,7 +7,7 @@ a block beyond the reach.
 One tile of queries is processed after the other: these meet the part of the keys that any of them
 reads and all shared keys, in one softmax. So memory is linear in the length. Tiles are cut from the
 arrays as they are, because every pass over whole arrays shows on CPUs. GPUs process many tiles at
-once where no gradient is wanted. The gradient computes the scores again from the log-sum-exps, as
+once. The gradient computes the scores again from the log-sum-exps, as
 `rf_jax.attention.dot_product` does.
 """
 
@@ -109,10 +109,7 @@ def _attention(where, query, key, value, shared_key, shared_value, limits):
 
 def _forward(where, query, key, value, shared_key, shared_value, limits):
     arrays = query, key, value, shared_key, shared_value, limits
-    batch, length, num_heads, _ = query.shape
-    tile, margin = _sizes(where, length)
-    scores = batch * num_heads * tile * (tile + 2 * margin + shared_key.shape[1])
-    many = min(max(GPU_SCORES // scores, 1), -(-length // tile))
+    many = _tiles_at_once(where, query, shared_key)
     out, log_sums = lax.platform_dependent(
         *arrays,
         cpu=functools.partial(_attend, where, at_once=1),
@@ -157,51 +154,86 @@ def _attend(where, query, key, value, shared_key, shared_value, limits, *, at_on
 
 
 def _backward(where, saved, gradient):
-    query, key, value, shared_key, shared_value, limits, out, log_sums = saved
+    query, shared_key = saved[0], saved[3]
+    many = _tiles_at_once(where, query, shared_key)
+    return *lax.platform_dependent(
+        *saved,
+        gradient,
+        cpu=functools.partial(_gradients, where, at_once=1),
+        default=functools.partial(_gradients, where, at_once=many),
+    ), None
+
+
+def _gradients(
+    where, query, key, value, shared_key, shared_value, limits, out, log_sums, gradient, *, at_once
+):
+    """The gradients of all keys, values and queries, from so many tiles of queries at a time."""
     length, dtype = query.shape[1], log_sums.dtype
     tile, margin = _sizes(where, length)
-    span, after = tile + 2 * margin, -length % tile
+    span, chunk = tile + 2 * margin, at_once * tile
+    after = -length % chunk
     inner = (gradient.astype(dtype) * out.astype(dtype)).sum(-1, keepdims=True)
     by_query = [
-        split_blocks(_padded(x, 0, after), tile) for x in (query, gradient, log_sums, inner)
+        split_blocks(_padded(x, 0, after), chunk) for x in (query, gradient, log_sums, inner)
     ]
     near = [_heads_apart(_padded(x, margin, margin + after)) for x in (key, value)]
     shared = [_heads_apart(x) for x in (shared_key, shared_value)]
 
-    def step(carry, inputs):
-        """Adds what a tile of queries gives to the gradients of the keys and values that it meets.
-
-        The first tile of these then has all its parts; it leaves, and an empty one enters.
-        """
-        first, queries, rows_gradient, log_sum, rows_inner = inputs
+    def tile_gradients(first, queries, rows_gradient, log_sum, rows_inner):
+        """What a tile gives to its queries, and to the keys and values that it meets."""
         parts = [lax.dynamic_slice_in_dim(x, first, span, 2) for x in near]
         keys, values = (jnp.concatenate(x, 2) for x in zip(parts, shared, strict=True))
         added = jnp.concatenate(_added(first, tile, first - margin, span, where, limits), -1)
         weights = jnp.exp(_scores(queries, keys, added) - log_sum)
         change = _product("bhqd,bhkd->bhqk", rows_gradient, values) - rows_inner
         change = (weights * change * query.shape[-1] ** -0.5).astype(key.dtype)
-        added = (
+        return _product("bhqk,bhkd->bhqd", change, keys), (
             _product("bhqk,bhqd->bhkd", change, queries),
             _product("bhqk,bhqd->bhkd", weights.astype(value.dtype), rows_gradient),
         )
-        totals = jax.tree.map(lambda total, x: total + x, carry, added)
-        done = jax.tree.map(lambda x: x[:, :, :tile], totals)
-        totals = jax.tree.map(lambda x: _moved_on(x, tile, span), totals)
-        return totals, (_product("bhqk,bhkd->bhqd", change, keys), done)
 
-    firsts = jnp.arange(0, length, tile)
-    sizes = *near[0].shape[:2], span + shared_key.shape[1], near[0].shape[3]
+    def step(carry, inputs):
+        """Adds what a chunk of tiles gives to the gradients of the keys and values that it meets.
+
+        The first keys of these then have all their parts; they leave, and empty ones enter.
+        """
+        first, *rows = inputs
+        if at_once == 1:
+            query_gradient, added = tile_gradients(first, *rows)
+        else:
+            tiles = [jnp.stack(jnp.split(x, at_once, 2)) for x in rows]
+            firsts = first + tile * jnp.arange(at_once)
+            query_gradient, added = jax.vmap(tile_gradients)(firsts, *tiles)
+            query_gradient = jnp.concatenate(list(query_gradient), 2)
+            added = jax.tree.map(lambda x: _overlapped(x, tile, span), added)
+        totals = jax.tree.map(lambda total, x: total + x, carry, added)
+        done = jax.tree.map(lambda x: x[:, :, :chunk], totals)
+        totals = jax.tree.map(lambda x: _moved_on(x, chunk, reach), totals)
+        return totals, (query_gradient, done)
+
+    reach = chunk + 2 * margin
+    firsts = jnp.arange(0, length, chunk)
+    sizes = *near[0].shape[:2], reach + shared_key.shape[1], near[0].shape[3]
     zeros = jnp.zeros(sizes, dtype)
     totals, (query_gradients, done) = lax.scan(step, (zeros, zeros), (firsts, *by_query))
     results = [
         join_blocks(query_gradients, length),
-        *(_near_gradient(*x, span, margin, length) for x in zip(done, totals, strict=True)),
-        *(_heads_apart(x[:, :, span:]) for x in totals),
+        *(_near_gradient(*x, reach, margin, length) for x in zip(done, totals, strict=True)),
+        *(_heads_apart(x[:, :, reach:]) for x in totals),
     ]
-    return *(x.astype(like.dtype) for x, like in zip(results, saved[:5], strict=True)), None
+    likes = query, key, value, shared_key, shared_value
+    return tuple(x.astype(like.dtype) for x, like in zip(results, likes, strict=True))
 
 
 _attention.defvjp(_forward, _backward)
+
+
+def _tiles_at_once(where, query, shared_key):
+    """How many tiles GPUs process at once."""
+    batch, length, num_heads, _ = query.shape
+    tile, margin = _sizes(where, length)
+    scores = batch * num_heads * tile * (tile + 2 * margin + shared_key.shape[1])
+    return min(max(GPU_SCORES // scores, 1), -(-length // tile))
 
 
 def _sizes(where, length):
@@ -227,6 +259,26 @@ def _joined(tiles, length):
     rest = length - (count - 1) * tile
     whole = jnp.moveaxis(tiles[:-1], 0, 1).reshape(batch, length - rest, *tiles.shape[3:])
     return jnp.concatenate([whole, tiles[-1][:, tile - rest :]], 1)
+
+
+def _overlapped(parts, tile, span):
+    """The sum of parts of tiles [n, B, nh, span + E, hd], each `tile` keys after the one before.
+
+    Returns:
+      [B, nh, (n - 1) tile + span + E, hd]; the last E are sums over the same keys.
+    """
+    count = parts.shape[0]
+    pieces = -(-span // tile)
+    near = jnp.pad(parts[..., :span, :], (*[(0, 0)] * 3, (0, pieces * tile - span), (0, 0)))
+    near = near.reshape(*near.shape[:3], pieces, tile, -1)
+    # The piece i of tile j belongs to place i + j.
+    placed = (
+        jnp.pad(near[:, :, :, i], ((i, pieces - 1 - i), *[(0, 0)] * 4)) for i in range(pieces)
+    )
+    total = jnp.moveaxis(sum(placed), 0, 2)  # [B, nh, n + pieces - 1, tile, hd]
+    total = total.reshape(*total.shape[:2], -1, total.shape[-1])
+    rest = parts[..., span:, :].sum(0)
+    return jnp.concatenate([total[:, :, : (count - 1) * tile + span], rest], 2)
 
 
 def _moved_on(totals, tile, span):

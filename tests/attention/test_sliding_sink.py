@@ -252,12 +252,19 @@ def test_tiles_can_be_processed_together(at_once, monkeypatch):
     rng = np.random.default_rng(0)
     arrays = [jnp.asarray(rng.normal(size=(2, 700, 2, 16)), jnp.float32) for _ in range(3)]
     lengths, options = jnp.array([700, 577]), SlidingSinkOptions(window=40, block=8)
-    one = sliding_sink_attention(*arrays, lengths, options=options)
-    attend = window_module._attend
 
-    def together(*inputs, **_):
-        return attend(*inputs, at_once=at_once)
+    def loss(*arrays):
+        out = sliding_sink_attention(*arrays, lengths, options=options)
+        return jnp.sum(out**2), out
 
-    monkeypatch.setattr(window_module, "_attend", together)
-    many = sliding_sink_attention(*arrays, lengths, options=options)
-    np.testing.assert_allclose(many, one, atol=1e-6)
+    run = jax.grad(loss, (0, 1, 2), has_aux=True)
+    expected = run(*arrays)
+    for name in ("_attend", "_gradients"):
+        function = getattr(window_module, name)
+
+        def together(*inputs, function=function, **_):
+            return function(*inputs, at_once=at_once)
+
+        monkeypatch.setattr(window_module, name, together)
+    for found, one in zip(jax.tree.leaves(run(*arrays)), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(found, one, atol=1e-5)
