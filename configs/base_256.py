@@ -3,8 +3,8 @@
 python train.py --config configs/base_256.py --workdir workdirs/base_256
 
 The data are made with configs/data_256.py. On paper (rf-jax-plan --config base_256 --devices 8,
-compiled for H100s and not run) a step needs 30 GiB on each of eight GPUs, of which 26 are
-activations, 51 TFLOP, and 0.12 seconds or more. On smaller or fewer GPUs, rf-jax-plan tries
+compiled for H100s and not run) a step needs 31 GiB on each of eight GPUs, of which 26 are
+activations, 51 TFLOP, and 0.11 seconds or more. On smaller or fewer GPUs, rf-jax-plan tries
 --config.accumulation_steps and --config.remat=True.
 Time as published: about 5 days on 8 A100. Published figures after both training stages: PSNR 29.77
 dB, SSIM 0.9526, LPIPS 0.055, HDR-FLIP 0.175 at 256x256 (RenderFormer, table 1).

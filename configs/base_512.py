@@ -3,8 +3,8 @@
 python train.py --config configs/base_512.py --workdir workdirs/base_512
 
 The data are made with configs/data_512.py; workdirs/base_256 is the run of base_256.py.
-On paper (rf-jax-plan --config base_512 --devices 8, compiled for H100s and not run) a step needs 49
-GiB on each of eight GPUs, 121 TFLOP, and 0.23 seconds or more. With --config.remat=True it needs 24
+On paper (rf-jax-plan --config base_512 --devices 8, compiled for H100s and not run) a step needs 50
+GiB on each of eight GPUs, 120 TFLOP, and 0.23 seconds or more. With --config.remat=True it needs 24
 GiB, 148 TFLOP, and about 0.3 seconds.
 Time as published: about 3 days on 8 A100. The published figures are in base_256.py.
 """

@@ -9,7 +9,7 @@ Triangles read each other by `sliding_sink`, whose cost is nearly linear: a wind
 summaries of what is far. It adds no variables and is close to exact attention with the same
 weights (docs/attention.md), so this short run starts from weights that were trained exactly.
 On paper (rf-jax-plan --config base_64k --devices 8, compiled for H100s and not run) a step of the
-longest scenes needs 15 GiB on each GPU, 144 TFLOP, and 0.91 seconds or more.
+longest scenes needs 15 GiB on each GPU, 145 TFLOP, and 0.77 seconds or more.
 Time and figures are not measured yet: this needs GPUs.
 """
 

@@ -4,7 +4,7 @@ python convert_weights.py microsoft/renderformer-v1-base checkpoints/v1_base
 python train.py --config configs/finetune_performer.py --workdir workdirs/performer
 
 The view-dependent stage keeps exact attention. On paper (rf-jax-plan --config finetune_performer
---devices 8, compiled for H100s and not run) a step needs 17 GiB on each GPU, 12 TFLOP, and 0.08
+--devices 8, compiled for H100s and not run) a step needs 10 GiB on each GPU, 12 TFLOP, and 0.06
 seconds or more. Time and figures are not measured yet: this needs a GPU and the published weights.
 """
 

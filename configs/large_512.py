@@ -5,7 +5,7 @@ python train.py --config configs/large_512.py --workdir workdirs/large_512
 The data are made with configs/data_512.py; workdirs/large_256 is the run of large_256.py.
 Batch size and schedule are those of the published recipe for 8 GPUs; its time and figures are not
 published. On paper (rf-jax-plan --config large_512 --devices 8, compiled for H100s and not run) a
-step needs 42 GiB on each GPU, 231 TFLOP, and 0.50 seconds or more.
+step needs 41 GiB on each GPU, 231 TFLOP, and 0.48 seconds or more.
 """
 
 from ml_collections import ConfigDict
