@@ -44,10 +44,11 @@ def takes(dtype: jnp.dtype, head_dim: int) -> bool:
 
 def forward(query, key, value, key_lengths, *, scale):
     """See `rf_jax.attention.exact.Kernels`."""
-    length = query.shape[1]
-    value, key_lengths = one_key_at_least(value, key_lengths)
+    length, by_value = query.shape[1], clears_values(query, key)
+    if by_value:
+        value = cleared(value, key_lengths)
     query, key, value = (_pad(x) for x in (query, key, value))
-    lengths = jnp.full_like(key_lengths, length), key_lengths
+    lengths = jnp.full_like(key_lengths, length), jnp.maximum(key_lengths, 1)
     out, log_sum_exp = _call(
         "__cudnn$fmhaSoftmax",
         _FORWARD_PRODUCTS,
@@ -56,16 +57,18 @@ def forward(query, key, value, key_lengths, *, scale):
         heads=(query,),
         statistics=True,
     )
-    return out[:, :length], log_sum_exp[:, :, :length]
+    out = out[:, :length]
+    return out if by_value else cleared(out, key_lengths), log_sum_exp[:, :, :length]
 
 
 def backward(query, key, value, key_lengths, out, log_sum_exp, d_out, d_log_sum_exp, *, scale):
     """See `rf_jax.attention.exact.Kernels`; the log-sum-exp must not have a gradient."""
-    length, num_keys = query.shape[1], key.shape[1]
-    value, key_lengths = one_key_at_least(value, key_lengths)
+    length, num_keys, by_value = query.shape[1], key.shape[1], clears_values(query, key)
+    if by_value:
+        value = cleared(value, key_lengths)
     query, key, value, out, d_out = (_pad(x) for x in (query, key, value, out, d_out))
     log_sum_exp = jnp.pad(log_sum_exp, ((0, 0), (0, 0), (0, query.shape[1] - length)))
-    lengths = jnp.full_like(key_lengths, length), key_lengths
+    lengths = jnp.full_like(key_lengths, length), jnp.maximum(key_lengths, 1)
     d_query, d_key, d_value = _call(
         "__cudnn$fmhaSoftmaxBackward",
         _BACKWARD_PRODUCTS,
@@ -73,20 +76,27 @@ def backward(query, key, value, key_lengths, out, log_sum_exp, d_out, d_log_sum_
         (query, key, value, log_sum_exp, d_out, out, *lengths),
         heads=(query, key, value),
     )
-    return d_query[:, :length], d_key[:, :num_keys], d_value[:, :num_keys]
+    d_query = d_query[:, :length]
+    d_query = d_query if by_value else cleared(d_query, key_lengths)
+    return d_query, d_key[:, :num_keys], d_value[:, :num_keys]
 
 
 KERNELS = Kernels(forward, backward)
 
 
-def one_key_at_least(value, key_lengths):
-    """Values and lengths where rows without keys read a single value, which is 0.
+def clears_values(query, key):
+    """Whether the values of rows without keys are cleared, and not their results.
 
-    Their results and the gradients of their queries are 0 then, as they should be, and no pass over
-    these is needed: values pass through a kernel before, which can as well write zeros.
+    Such rows read one value then, which is 0, and so are their results and the gradients of their
+    queries. Values often come from another kernel that can write the zeros, but no kernel follows
+    that could write them into results. With many more keys than queries, results are cleared.
     """
-    value = jnp.where((key_lengths > 0)[:, None, None, None], value, 0)
-    return value, jnp.maximum(key_lengths, 1)
+    return 2 * query.shape[1] >= key.shape[1]
+
+
+def cleared(x, key_lengths):
+    """x [B, ...] with 0 in rows without keys."""
+    return jnp.where((key_lengths > 0)[:, None, None, None], x, 0)
 
 
 def _call(target, products, scale, arguments, heads, statistics=False):

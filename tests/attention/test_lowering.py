@@ -172,18 +172,30 @@ def test_gradients_that_kernels_leave_beyond_the_lengths_are_dropped():
         np.testing.assert_array_equal(found, expected)
 
 
-def test_rows_without_keys_are_zeros_though_cudnn_reads_one():
+@pytest.mark.parametrize("num_keys", [20, 41])
+def test_rows_without_keys_are_zeros_though_cudnn_reads_one(monkeypatch, num_keys):
+    """The products of `dot_product` stand in for cuDNN's, which knows no length of 0."""
     exact = dot_product.CPU_KERNELS
-    query, key, value, d_out = jax.random.normal(jax.random.key(0), (4, 3, 20, 2, 16))
+    query, d_out = jax.random.normal(jax.random.key(0), (2, 3, 20, 2, 16))
+    key, value = jax.random.normal(jax.random.key(1), (2, 3, num_keys, 2, 16))
     lengths = jnp.array([20, 0, 13])
 
-    def run(value, lengths):
-        saved = exact.forward(query, key, value, lengths, scale=0.25)
-        arrays = (query, key, value, lengths, *saved, d_out, jnp.zeros_like(saved[1]))
-        return saved[0], exact.backward(*arrays, scale=0.25)[0]
+    def call(target, products, scale, arguments, heads, statistics=False):
+        query, key, value, *rest, _, lengths = arguments
+        assert lengths.tolist() == [20, 1, 13]
+        if statistics:
+            return exact.forward(query, key, value, lengths, scale=scale)
+        log_sum_exp, d_out, out = rest
+        zeros = jnp.zeros_like(log_sum_exp)
+        arrays = (query, key, value, lengths, out, log_sum_exp, d_out, zeros)
+        return exact.backward(*arrays, scale=scale)
 
-    replaced, at_least_one = cudnn.one_key_at_least(value, lengths)
-    assert at_least_one.tolist() == [20, 1, 13]
-    for found, expected in zip(run(replaced, at_least_one), run(value, lengths), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    def run(kernels):
+        out, log_sum_exp = kernels.forward(query, key, value, lengths, scale=0.25)
+        arrays = (query, key, value, lengths, out, log_sum_exp, d_out, jnp.zeros_like(log_sum_exp))
+        return out, kernels.backward(*arrays, scale=0.25)[0]
+
+    monkeypatch.setattr(cudnn, "_call", call)
+    for found, expected in zip(run(cudnn.KERNELS), run(exact), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
         assert not found[1].any()
