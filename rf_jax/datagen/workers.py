@@ -74,9 +74,9 @@ def _submit(
     """Keeps one more task in flight than there are workers, so that none waits; or one alone."""
     most = num_workers + (num_workers > 1)
     while tasks and len(running) < most:
-        task = tasks.pop()
         with interrupts_held_back():
-            running[pool.submit(work, *task)] = task
+            future = pool.submit(work, *tasks[-1])  # fails where a worker has died since
+        running[future] = tasks.pop()
 
 
 def _died(config: DataConfig, index: int, attempt: int) -> str:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import dying_worker
 import h5py
@@ -151,6 +153,22 @@ def test_a_scene_that_kills_its_worker_is_replaced(tiny_config, tmp_path, monkey
     assert list(failures) == [2]
     for attempt, failure in enumerate(failures[2]):
         assert f"scene 2 attempt {attempt}: its worker process died" in failure
+
+
+def test_a_worker_that_dies_between_two_scenes_loses_none(tiny_config, tmp_path, monkeypatch):
+    """The first to learn of it is what submits the next scene."""
+    calls = itertools.count()
+
+    class Pool(concurrent.futures.ThreadPoolExecutor):
+        def submit(self, *arguments):
+            if next(calls) == 4:
+                raise BrokenProcessPool
+            return super().submit(*arguments)
+
+    monkeypatch.setattr(workers, "_pool", lambda *_: Pool(2))
+    monkeypatch.setattr(workers, "work", lambda index, attempt: Outcome(index, {}, ()))
+    outcomes = list(workers.outcomes(tiny_config, RunOptions(tmp_path, 2), "", list(range(9))))
+    assert sorted(outcome.index for outcome in outcomes) == list(range(9))
 
 
 def test_failures_are_in_the_log(tiny_config, tmp_path, monkeypatch):
