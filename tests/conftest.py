@@ -24,6 +24,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and subprocesses share th
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.0"
 
 import h5py
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -31,6 +32,9 @@ import pytest
 from rf_jax.images.lpips import VGG_LAYERS
 from rf_jax.models import VARIANTS
 from rf_jax.weights.random_weights import random_variables
+
+# The same examples in every run, and no time limits: other programs may keep the processor busy.
+hypothesis.settings.load_profile("ci")
 
 # A shell starts what runs in the background deaf to Ctrl-C, and so would be the tests' commands.
 signal.signal(signal.SIGINT, signal.default_int_handler)

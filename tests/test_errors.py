@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rf_jax.errors import MAX_LENGTH, InputError, listed, one_line
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 @given(st.text(st.characters()) | st.text("\x1b[31m\n\u202e\ud800", min_size=300))
 def test_any_message_is_one_short_line(text):
     message = str(InputError(text))

@@ -120,7 +120,7 @@ def test_nothing_stays_open(tmp_path):
     assert len(os.listdir("/dev/fd")) == before
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(
     st.binary(max_size=30)
     | st.text('{}[]",:0eE+-. \\ua', max_size=60).map(str.encode)

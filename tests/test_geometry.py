@@ -41,7 +41,7 @@ coordinates = st.tuples(*[st.floats(-2, 2)] * 3)
 @given(
     position=coordinates, fov=st.floats(10, 120), row=st.integers(0, 15), column=st.integers(0, 15)
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_points_along_a_ray_project_to_its_pixel(position, fov, row, column):
     position = np.array(position)
     camera = look_at(position, position + np.array([0.3, -0.2, 0.9]), np.array([0.0, 1.0, 0.2]))

@@ -37,9 +37,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 quick = settings(
     max_examples=int(os.environ.get("EXAMPLES", "40")),
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 damages = st.lists(

@@ -148,7 +148,7 @@ def test_missing_keys_and_other_roots():
         schema.parse(Whole, [1])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.builds(
         Whole,

@@ -91,7 +91,6 @@ def test_atomic_path_names_the_unwritable_path(tmp_path, name):
         elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
     )
 )
-@hypothesis.settings(deadline=None)
 def test_exr_round_trip_is_exact(tmp_path_factory, image):
     path = tmp_path_factory.mktemp("exr") / "image.exr"
     save_exr(path, image)
@@ -215,7 +214,6 @@ def test_png_writer_failing_halfway_leaves_nothing(tmp_path, monkeypatch):
 
 
 @hypothesis.given(hnp.arrays(np.uint8, _shapes(3, 4)))
-@hypothesis.settings(deadline=None)
 def test_png_round_trip_is_exact(tmp_path_factory, image):
     path = tmp_path_factory.mktemp("png") / "image.png"
     save_png(path, image)

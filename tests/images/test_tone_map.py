@@ -31,7 +31,6 @@ def test_known_grays(name, middle_gray, white):
 
 
 @hypothesis.given(_IMAGES, st.sampled_from(TONE_MAPPERS))
-@hypothesis.settings(deadline=None)
 def test_display_values_are_in_range_and_input_stays(hdr, name):
     before = hdr.copy()
     display = tone_map(hdr, name)

@@ -65,7 +65,7 @@ def test_only_valid_triangles_are_written(scene, tmp_path):
     np.testing.assert_array_equal(load_h5(path).triangles, scene.triangles[[0, 1, 3]])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(0, 2**31))
 def test_collapse_is_the_inverse_of_expand(size, count, seed):
     value = np.random.default_rng(seed).random((count, 13)).astype(np.float16)

@@ -77,7 +77,7 @@ def test_reads_formats(tmp_path, sphere, suffix):
 coordinates = st.floats(-1e30, 1e30)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(*[coordinates] * 9), min_size=1, max_size=4))
 def test_a_saved_mesh_is_the_same_to_the_last_bit(tmp_path_factory, triangles):
     path = tmp_path_factory.mktemp("saved") / "new" / "a.obj"
@@ -95,7 +95,7 @@ def test_vertices_are_not_merged(tmp_path):
     assert len(meshes.load_mesh(path).vertices) == 6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.floats(1e-3, 1e3))
 def test_normalize(seed, size):
     vertices = size * np.random.default_rng(seed).normal(3, 1, (20, 3))
@@ -109,7 +109,7 @@ def test_normalize_needs_an_extent():
         meshes.normalize_to_unit_sphere(_mesh(np.ones((3, 3)), [[0, 1, 2]]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(angles, factors, offsets)
 def test_transform_order(rotation, scale, translation):
     point = np.array([[0.3, -0.2, 0.5], [1, 0, 0], [0, 1, 0]])

@@ -81,7 +81,7 @@ def test_pt_truncated(tmp_path, fraction):
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(max_examples=200)
 def test_pt_damaged_anywhere_gives_an_input_error_or_tensors(tmp_path_factory, data):
     content = bytearray(_CHECKPOINT.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
@@ -105,7 +105,7 @@ def test_pt_damaged_anywhere_gives_an_input_error_or_tensors(tmp_path_factory, d
     shape=st.lists(st.integers(1, 4), max_size=4),
     data=st.data(),
 )
-@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.settings(max_examples=60)
 def test_pt_views(tmp_path_factory, fake_torch, kind, byteorder, shape, data):
     base = np.arange(int(np.prod(shape))).astype(KINDS[kind]).reshape(shape)
     axes = data.draw(st.permutations(range(base.ndim)))
