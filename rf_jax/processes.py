@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 
 def cpu_count() -> int:
@@ -25,6 +26,16 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def kill_workers(pool: ProcessPoolExecutor) -> None:
+    """Ends the worker processes of a pool at once; what they were doing is lost.
+
+    None of its futures may have been cancelled: Python 3.11 cannot tell those that the pool is
+    broken, and prints a traceback instead.
+    """
+    for process in list(pool._processes.values()):  # has a public name from Python 3.14 on
+        process.kill()
 
 
 @contextlib.contextmanager

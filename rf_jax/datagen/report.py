@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import functools
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from rf_jax.files import atomic_path
 from rf_jax.images.figures import new_figure
 from rf_jax.images.files import save_png
 from rf_jax.images.tone_map import to_uint8, tone_map
-from rf_jax.processes import end_with_parent, interrupts_held_back
+from rf_jax.processes import end_with_parent, interrupts_held_back, kill_workers
 from rf_jax.scene import load_h5, load_images
 from rf_jax.scene.dataset import H5_FILES
 from rf_jax.structs import DIFFUSE, EMISSION, ROUGHNESS, SPECULAR, Scene
@@ -82,15 +81,21 @@ def _dry_scenes(config: DataConfig, num_workers: int) -> Iterator[tuple[str, Sta
     """What `_dry_scene` returns for every scene, made in worker processes."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(num_workers, context, end_with_parent) as pool:
-        make = functools.partial(_dry_scene, config)
+        indices = range(config.num_scenes)
+        chunks = [indices[i : i + 8] for i in range(0, config.num_scenes, 8)]
         try:
             with interrupts_held_back():
-                results = pool.map(make, range(config.num_scenes), chunksize=8)
-            yield from results
+                # `pool.map` would cancel what is left after an interrupt, see `kill_workers`
+                running = [pool.submit(_dry_chunk, config, chunk) for chunk in chunks]
+            for future in running:
+                yield from future.result()
         except (KeyboardInterrupt, GeneratorExit):
-            for process in multiprocessing.active_children():
-                process.kill()
+            kill_workers(pool)
             raise
+
+
+def _dry_chunk(config: DataConfig, indices: range) -> list[tuple[str, Statistics] | str]:
+    return [_dry_scene(config, index) for index in indices]
 
 
 def _dry_scene(config: DataConfig, index: int) -> tuple[str, Statistics] | str:

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from rf_jax.datagen.config import DataConfig
 from rf_jax.datagen.path_tracer import PathTracer, make_path_tracer
 from rf_jax.datagen.scene_files import ATTEMPTS, Outcome, RunOptions, make_scene
-from rf_jax.processes import cpu_count, end_with_parent, interrupts_held_back
+from rf_jax.processes import cpu_count, end_with_parent, interrupts_held_back, kill_workers
 
 
 def outcomes(
@@ -49,8 +49,7 @@ def outcomes(
                     yield dataclasses.replace(outcome, failures=failures)
         except (KeyboardInterrupt, GeneratorExit):
             # What they are making is made by the next run; files appear whole or not at all.
-            for process in multiprocessing.active_children():
-                process.kill()
+            kill_workers(pool)
             raise
         except BrokenProcessPool:
             suspects += running.values()

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rf_jax.errors import InputError
-from rf_jax.processes import end_with_parent, interrupts_held_back
+from rf_jax.processes import end_with_parent, interrupts_held_back, kill_workers
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.scene.h5 import load_h5, load_images
 from rf_jax.structs import NUM_CHANNELS, Batch, Scene, SceneTokens, expand_texture
@@ -258,8 +258,7 @@ class BatchStream(Iterator[Batch]):
 
     def _restart(self) -> None:
         # The executor would wait for the others, which ignore SIGTERM.
-        for process in multiprocessing.active_children():
-            process.kill()
+        kill_workers(self._executor)
         self._executor.shutdown(wait=True)
         self._executor, self._load = _start_reading(self._loader)
         self._pending = collections.deque(
