@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -44,6 +45,8 @@ def interrupts_held_back() -> Iterator[None]:
 
     Ctrl-C in a terminal goes to all processes of its session; only the first one is to handle it.
     """
+    # Python starts this process with the first one, and then lets SIGINT through again.
+    multiprocessing.resource_tracker.ensure_running()
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
