@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from traceback import walk_stack
 from typing import Any, TextIO
 
 from rf_jax import __version__
@@ -208,7 +210,14 @@ def _report_unraisable(late: "sys.UnraisableHookArgs") -> None:
     An interrupt that arrived in a callback (JAX has one for the garbage collector) is sent again.
     """
     if isinstance(late.exc_value, KeyboardInterrupt):
-        main = threading.main_thread().ident
-        threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+        threading.Thread(target=_interrupt_again).start()
     elif str(late.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(late)
+
+
+def _interrupt_again() -> None:
+    """Interrupts the main thread once it has left `_report_unraisable`, which would lose that."""
+    main, hook = threading.main_thread().ident, _report_unraisable.__code__
+    while any(frame.f_code is hook for frame, _ in walk_stack(sys._current_frames()[main])):
+        time.sleep(0.001)
+    signal.pthread_kill(main, signal.SIGINT)
