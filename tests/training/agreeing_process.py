@@ -17,7 +17,7 @@ import contextlib  # noqa: E402
 from rf_jax.errors import InputError  # noqa: E402
 from rf_jax.training import agreement, joining, workdir  # noqa: E402
 
-joining.HEARTBEAT_SECONDS = 10
+joining.HEARTBEAT_SECONDS = 30
 workdir.SHARED_SECONDS = 0.3
 
 

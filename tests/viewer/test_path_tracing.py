@@ -2,6 +2,7 @@
 
 import queue
 import types
+from multiprocessing.connection import wait
 
 import numpy as np
 import pytest
@@ -92,13 +93,13 @@ def test_mitsuba_renders_in_a_process_that_can_be_stopped():
 
     start(32)
     for i in range(path_traced.PASSES):
-        done, image = answers.get(timeout=120)
+        done, image = answers.get(timeout=400)
         assert done == (i + 1) / path_traced.PASSES and image.shape == (16, 16, 3)
     assert np.isfinite(image).all() and 0.05 < image.mean() < 1
     stopped = start(10**6)
     stopped.stop()
-    stopped._process.join(timeout=30)
-    assert not stopped._process.is_alive() and answers.empty()
+    # Another thread joins it, and a process that two threads join may look alive to one of them
+    assert wait([stopped._process.sentinel], timeout=100) and answers.empty()
     died = start(10**6)
     died._process.kill()
-    assert "ended (status -9)" in answers.get(timeout=30)
+    assert "ended (status -9)" in answers.get(timeout=100)
