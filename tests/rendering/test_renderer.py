@@ -85,7 +85,8 @@ def test_batches_of_views(renderer, batch_size):
     scene = views(random_scene(5), 5)
     image = renderer.render(scene, batch_size=batch_size)
     assert image.shape[1] == 5
-    np.testing.assert_allclose(image, renderer.render(scene), rtol=1e-4, atol=1e-6)
+    # Rounding of the log image; jax 0.12 has 2e-6 here, of a radiance of up to 2.5.
+    np.testing.assert_allclose(image, renderer.render(scene), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("devices", "views_of_scene", "batch_size"), [(8, 8, 1), (3, 7, 2)])
