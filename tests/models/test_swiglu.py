@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 pytest.importorskip("jax.experimental.pallas.mosaic_gpu", reason="this jax has no Mosaic GPU")
 
@@ -95,9 +96,7 @@ def test_tokens_that_are_split_over_devices_give_the_same():
 def test_the_gradient_is_that_of_finite_differences():
     *inputs, d_out = (np.asarray(a, np.float64) for a in arrays(np.float32, 3, 8, 12, 2))
     with jax.enable_x64():
-        jax.test_util.check_grads(
-            lambda *a: jnp.sum(fused_swiglu(*a) * d_out), inputs, order=1, modes=["rev"]
-        )
+        check_grads(lambda *a: jnp.sum(fused_swiglu(*a) * d_out), inputs, order=1, modes=["rev"])
 
 
 def test_a_network_renders_the_same_and_refuses_what_the_kernel_cannot():
