@@ -108,7 +108,8 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
 def _remove_for_good(folder: Path) -> None:
     """Removes a folder again and again for two seconds.
 
-    Threads of Orbax go on writing for a moment after an error, and make the folder anew.
+    Threads of Orbax go on writing for a moment after an error, and make the folder anew; nothing
+    tells when they end.
     """
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)

@@ -78,6 +78,6 @@ def test_everything_is_measured(capsys, tmp_path, monkeypatch):
     assert "left out" not in capsys.readouterr().out
     rows = list(csv.DictReader(path.open()))
     parts = [row["part"] for row in rows]
-    first = ["training"] + 4 * ["stage"] + 8 * ["feed-forward"] + 4 * ["attention"]
+    first = ["training"] + 4 * ["stage"] + 4 * ["attention"] + 8 * ["feed-forward"]
     assert parts == first + 4 * ["error"] + ["frames"]
     assert all(float(row["value"]) > 0 and row["device"] and row["jax"] for row in rows)

@@ -7,7 +7,8 @@ An `AttentionFn` computes a weighted mean of the values for every query:
     query:       [B, T, nh, hd], float32 or 16-bit
     key, value:  [B, S, nh, hd], in the type of query; T and S may differ
     key_lengths: [B] int32, or None. Only the first key_lengths[b] keys of row b take part; with
-                 None, all keys do. A row of length 0 gives zeros.
+                 None, all keys do. A row of length 0 gives zeros. Keys and values must be finite,
+                 also beyond the lengths.
 
 A function that is declared to read sinks takes these as its fifth argument, `Sinks` or None: they
 are the first tokens of a sequence, and treated apart.

@@ -89,7 +89,8 @@ def clears_values(query, key):
 
     Such rows read one value then, which is 0, and so are their results and the gradients of their
     queries. Values often come from another kernel that can write the zeros, but no kernel follows
-    that could write them into results. With many more keys than queries, results are cleared.
+    that could write them into results. With more than twice as many keys as queries, clearing the
+    results is the smaller pass nevertheless.
     """
     return 2 * query.shape[1] >= key.shape[1]
 

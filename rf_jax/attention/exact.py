@@ -23,7 +23,7 @@ class Kernels(NamedTuple):
       forward: (query, key, value, key_lengths, *, scale) -> out [B, T, nh, hd] in the type of
         query, and the log-sum-exp of the scores [B, nh, T], in float32 at least.
       backward: (query, key, value, key_lengths, out, log_sum_exp, d_out, d_log_sum_exp, *, scale)
-        -> the gradients of query, key and value.
+        -> the gradients of query, which is 0 in rows without keys, of key and of value.
     """
 
     forward: Callable
@@ -70,8 +70,7 @@ def attend(kernels, scale, query, key, value, key_lengths):
     """The result of `kernels.forward`, with the derivatives of `kernels.backward`.
 
     The gradients of keys and values beyond the lengths are 0, whatever the kernels leave there:
-    cuDNN may not write them at all (openxla/xla pull request 44867). The gradient of a query
-    without keys is for the kernels to make 0.
+    cuDNN may not write them at all (openxla/xla pull request 44867).
     """
     return kernels.forward(query, key, value, key_lengths, scale=scale)
 

@@ -92,7 +92,7 @@ class RenderFormerConfig:
     # Not in published files; written only where they differ from these defaults.
     view_independent_attention: str = "auto"  # a name of rf_jax.attention
     view_dependent_attention: str = "auto"
-    # "fused": SwiGLU's products and gate are one kernel on Hopper GPUs; the same up to rounding
+    # "fused": SwiGLU's gate and the products that meet in it are one kernel on Hopper GPUs
     feed_forward: Literal["auto", "fused"] = "auto"
     # Scenes are seen with their brightest emission of each colour at this radiance, and images are
     # scaled back: light adds up, so they are proportional to it. None: as published.

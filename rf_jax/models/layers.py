@@ -147,10 +147,11 @@ def resize_by_neighbours(x: jax.Array, side: int) -> jax.Array:
     rows, columns = (_neighbours(size, side) for size in x.shape[1:3])
     total = 0.0
     for row, row_weight in rows:
+        row_weight = jnp.asarray(row_weight, jnp.float32)[:, None, None]
         for column, column_weight in columns:
-            pixels = x[:, row[:, None], column]
-            weight = jnp.asarray(row_weight[:, None] * column_weight, jnp.float32)
-            total += pixels * weight[..., None]
+            # Not one array of weights: a program would contain it, of the size of an image.
+            pixels = x[:, row[:, None], column] * row_weight
+            total += pixels * jnp.asarray(column_weight, jnp.float32)[:, None]
     return total.astype(x.dtype)
 
 

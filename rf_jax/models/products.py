@@ -9,6 +9,8 @@ from rf_jax.precision import matmul_precision
 def flat_product(x, kernel, dimensions, **options):
     """x [..., i] times kernel [i, o], with the leading axes of x merged into one.
 
+    The dimensions, which Flax passes, say nothing else.
+
     XLA on CPUs computes the gradient of a kernel from several contracted axes at half the speed,
     because it first transposes the gradient of the result.
     """
@@ -49,7 +51,7 @@ def gradients_together(x, first, second, d_first_product, d_second_product):
 
 
 def gradients_of_both(x, first, second, d_products):
-    """The same, from the gradients of the results beside each other [..., 2 o]."""
+    """The gradients of x and both kernels, from those of the results [..., 2 o] side by side."""
     kernels = jnp.concatenate([first, second], axis=-1)
     d_x, d_kernels = jax.vjp(precise_product, x, kernels)[1](d_products)
     return d_x, *jnp.split(d_kernels, 2, axis=-1)

@@ -1,11 +1,13 @@
-"""SwiGLU whose products and gate are one kernel where a program is lowered for Hopper GPUs.
+"""SwiGLU with one kernel for the gate and the products that meet in it, on Hopper GPUs.
 
-Elsewhere, for float32, and for sizes that the kernel does not take, XLA computes the same.
+The kernel is chosen when a program is lowered. On other devices, for float32, and for sizes that
+it does not take, XLA computes the same.
 """
 
 import functools
 import importlib.util
 from collections.abc import Callable
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,6 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from rf_jax.attention.target import HOPPER, compute_capability
-from rf_jax.errors import InputError
 from rf_jax.models.products import gradients_of_both, precise_product
 
 Split = tuple[Mesh, P]
@@ -30,7 +31,7 @@ def fused_swiglu(
       x: [B, S, D].
       w1, w3: [D, F], in the type of x.
       w2: [F, D], in the type of x.
-      split: how x is split over devices, which all have the kernels; None on one device.
+      split: how x is split over devices, which all have the weights; None on one device.
 
     Returns:
       [B, S, D].
@@ -66,7 +67,8 @@ def _hidden(x, w1, w3, split, keep):
     def by_kernel(x, w1, w3):
         rows = x.reshape(-1, x.shape[-1])
         return tuple(
-            result.reshape(*x.shape[:-1], -1) for result in _kernels().forward(rows, w1, w3, keep)
+            result.reshape(*x.shape[:-1], -1)
+            for result in _hopper_kernels().forward(rows, w1, w3, keep)
         )
 
     return _on_devices(by_kernel, by_xla, (x,), (w1, w3), w1.shape, split)
@@ -82,25 +84,25 @@ def _d_both(d_out, w2, first, gate, split):
 
     def by_kernel(d_out, first, gate, w2):
         rows = (array.reshape(-1, array.shape[-1]) for array in (first, gate))
-        d_both = _kernels().backward(d_out.reshape(-1, d_out.shape[-1]), w2, *rows)
+        d_both = _hopper_kernels().backward(d_out.reshape(-1, d_out.shape[-1]), w2, *rows)
         return d_both.reshape(*d_out.shape[:-1], -1)
 
     return _on_devices(by_kernel, by_xla, (d_out, first, gate), (w2,), w2.shape[::-1], split)
 
 
-def _on_devices(by_kernel: Callable, by_xla: Callable, tokens, kernels, sizes, split):
-    """Runs one of two functions of (*tokens, *kernels) on each device's tokens.
+def _on_devices(by_kernel: Callable, by_xla: Callable, tokens, weights, sizes, split):
+    """Runs one of two functions of (*tokens, *weights) on each device's tokens.
 
     Args:
       tokens: arrays [B, S, ...], of which each device has a part.
-      kernels: which each device has.
+      weights: arrays that each device has.
       sizes: D and F.
       split: as in `fused_swiglu`.
     """
 
     def run(*arrays):
-        x = arrays[0]
-        if not _kernels().takes(x.dtype, x.size // x.shape[-1], *sizes):
+        x, kernels = arrays[0], _hopper_kernels()
+        if kernels is None or not kernels.takes(x.dtype, x.size // x.shape[-1], *sizes):
             return by_xla(*arrays)
 
         def on_cuda(*arrays):
@@ -109,24 +111,17 @@ def _on_devices(by_kernel: Callable, by_xla: Callable, tokens, kernels, sizes, s
         return jax.lax.platform_dependent(*arrays, cuda=on_cuda, default=by_xla)
 
     if split is None:
-        return run(*tokens, *kernels)
+        return run(*tokens, *weights)
     mesh, spec = split
-    specs = (*[spec] * len(tokens), *[P()] * len(kernels))
+    specs = (*[spec] * len(tokens), *[P()] * len(weights))
     return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=spec, check_vma=False)(
-        *tokens, *kernels
+        *tokens, *weights
     )
 
 
 @functools.cache
-def _kernels():
-    """The module of kernels.
-
-    Raises:
-      InputError: JAX does not have their compiler.
-    """
+def _hopper_kernels() -> ModuleType | None:
+    """The module of kernels; None if JAX does not have their compiler."""
     if importlib.util.find_spec("jax._src.pallas.mosaic_gpu") is None:
-        raise InputError(
-            f"feed_forward fused: jax {jax.__version__} lacks the compiler of its kernel (Pallas' "
-            "Mosaic GPU); use auto"
-        )
+        return None
     return importlib.import_module("rf_jax.models.swiglu_mosaic")

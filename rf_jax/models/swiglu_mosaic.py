@@ -74,14 +74,17 @@ def backward(d_out: jax.Array, w2: jax.Array, first: jax.Array, gate: jax.Array)
       first, gate: [T, F], x w1 and x w3.
     """
     rows, hidden = first.shape
-    ring = plgpu.SMEM((TILES.stages, ROWS, TILES.streamed), d_out.dtype)
+    rings = (
+        plgpu.SMEM((TILES.stages, ROWS, TILES.streamed), d_out.dtype),
+        plgpu.SMEM((TILES.stages, COLUMNS, TILES.streamed), d_out.dtype),
+    )
     held = plgpu.SMEM((mosaic.CONSUMERS, TILES.rows, COLUMNS), d_out.dtype)
     return _call(
         swiglu_backward,
         (rows, hidden),
         jax.ShapeDtypeStruct((rows, 2 * hidden), d_out.dtype),
         scratch=dict(
-            rings=(ring, ring),
+            rings=rings,
             full=mosaic.ring_full(TILES, copies=2),
             free=mosaic.ring_free(TILES),
             held=(held, held),
@@ -145,12 +148,13 @@ def swiglu_forward(x, w1, w3, *results, rings, full, free, out, num_tiles):
         def _(index):
             sums = [mosaic.zeros(TILES.rows, COLUMNS)] * 2
             both = _products(issue, sums, index * steps, steps, full, free)
-            first, gate = (x.astype(tile.dtype) for x in both)
+            # The gradient sees the products as they are stored, so the gate does as well.
+            first, gate = (product.astype(tile.dtype) for product in both)
             wide = first.astype(jnp.float32)
             hidden = wide * _sigmoid(wide) * gate.astype(jnp.float32)
-            values = (hidden.astype(tile.dtype), first, gate)
+            values = (hidden.astype(tile.dtype), first, gate)[: len(results)]
             columns = _columns(column, num_tiles, index)
-            for value, result in zip(values, results, strict=len(results) == 3):
+            for value, result in zip(values, results, strict=True):
                 plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                 tile[...] = value
                 plgpu.commit_smem()

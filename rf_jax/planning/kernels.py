@@ -187,9 +187,11 @@ def _flash_flops(computation: Computation, instruction: Instruction) -> float:
 
 def _swiglu_flops(computation: Computation, instruction: Instruction) -> float:
     """Products of x [T, D] with w1 and w3 [D, F], or of d_out [T, D] with w2 [F, D] alone."""
-    x, kernel, *others = (computation[name].shapes[0] for name in instruction.operands)
-    products = 2 if len(others) == 1 else 1
-    return 2.0 * products * x.dims[0] * kernel.elements
+    arrays = [computation[x].shapes[0] for x in instruction.operands if x in computation]
+    if len(arrays) < 3:
+        return 0.0
+    products = 2 if len(arrays) == 3 else 1
+    return 2.0 * products * arrays[0].dims[0] * arrays[1].elements
 
 
 def _fusion_traffic(fused: Computation) -> int:

@@ -153,7 +153,8 @@ class Renderer:
     def network(self) -> tuple[RenderFormer, dict[str, Any]]:
         """The network and its variables on the first device, for programs of one's own.
 
-        On GPUs the variables are split into layers (`rf_jax.models.stacks.split_layers`).
+        The variables are laid out by `rf_jax.rendering.stages.for_platform`; `encode` and `render`
+        of that module take them, and on GPUs `model.apply` does not.
         """
         return self._model, self._variables
 

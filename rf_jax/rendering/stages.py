@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -24,22 +23,18 @@ from rf_jax.structs import SceneEncoding, SceneTokens
 
 
 def cast_variables(variables: dict[str, Any], dtype: Any) -> dict[str, Any]:
-    """Casts kernels, and the biases beside them, to the compute type; all else to float32.
+    """Casts kernels, and the decoder's biases, to the compute type; all else to float32."""
 
-    That are norms, tokens and frequencies.
-    """
-    flat = traverse_util.flatten_dict(variables)
-    products = {path[:-1] for path in flat if path[-1] == "kernel"}
-    return traverse_util.unflatten_dict(
-        {
-            path: leaf.astype(dtype if path[:-1] in products else jnp.float32)
-            for path, leaf in flat.items()
-        }
-    )
+    def cast(path, leaf):
+        *modules, name = (key.key for key in path)
+        half = name == "kernel" or (name == "bias" and "decoder" in modules)
+        return leaf.astype(dtype if half else jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(cast, variables)
 
 
 def for_platform(variables: dict[str, Any], platform: str) -> dict[str, Any]:
-    """The variables as devices of that platform read them best.
+    """The variables as devices of that platform read them best, for `encode` and `render`.
 
     On GPUs they are split into layers, and the kernels of convolutions are [O, k, k, I], because
     cuDNN reads them so.
@@ -50,7 +45,10 @@ def for_platform(variables: dict[str, Any], platform: str) -> dict[str, Any]:
 
 
 def _stacked(model, variables):
-    """The network and its variables for `apply`, from those of `for_platform`."""
+    """The network and its variables for `apply`, from those of `for_platform`.
+
+    Variables that are split into layers have permuted kernels too.
+    """
     stacked = join_layers(variables)
     if jax.tree.structure(stacked) == jax.tree.structure(variables):
         return model, variables
@@ -62,8 +60,8 @@ def encode(
 ) -> SceneEncoding:
     """The encoding of scenes, which is split over the devices of a mesh of several.
 
-    If the variables are split into layers (`split_layers`), which GPUs prefer, so are the keys and
-    values on a mesh of one device.
+    If the variables are those of `for_platform` for GPUs, keys and values are split into layers
+    too, on a mesh of one device.
     """
     split = mesh.size > 1
     if split:

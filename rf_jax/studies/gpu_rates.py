@@ -156,8 +156,8 @@ def _cases(sizes: Sizes) -> Iterator[Case]:
         yield training_case(name, load_config_file(TrainingConfig, name, changes))
     for variant in sizes.variants:
         yield from stage_cases(variant, ["fp16", "bf16"], list(sizes.triangles), sizes.resolution)
-    yield from feed_forward_cases(sizes.variants[0], list(sizes.tokens))
     yield from attention_cases(sizes.variants[0], list(sizes.attentions), list(sizes.keys))
+    yield from feed_forward_cases(sizes.variants[0], list(sizes.tokens))
 
 
 def measure_cases(cases: list[Case], sizes: Sizes, start: float, seconds: float) -> Iterator[Row]:

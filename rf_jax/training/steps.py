@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from rf_jax.attention.sharding import shard_attention
 from rf_jax.images.metrics import psnr, ssim
@@ -69,7 +70,7 @@ def make_model(config: TrainingConfig, mesh: Mesh, dtype: Any = None) -> RenderF
         dtype or COMPUTE_TYPES[config.precision],
         shard_attention(model.view_independent.attention, mesh, BATCH_AXES),
         shard_attention(model.view_dependent.attention, mesh, BATCH_AXES),
-        token_split=(mesh, PartitionSpec(BATCH_AXES)) if mesh.size > 1 else None,
+        token_split=(mesh, P(BATCH_AXES)) if mesh.size > 1 else None,
         remat=config.remat,
         unroll=mesh.devices.flat[0].platform == "gpu",
     )

@@ -52,6 +52,13 @@ def test_neighbours_and_products_resize_alike(height, width, side):
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_a_program_contains_no_image_of_weights(platform):
+    x = jax.ShapeDtypeStruct((1, 128, 128, 2), jnp.float32)
+    traced = jax.jit(lambda x: resize_align_corners(x, 256)).trace(x)
+    assert len(traced.lower(lowering_platforms=(platform,)).as_text()) < 4 * 2 * 256 * 128 * 2.5
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
 def test_resize_gradient_has_no_scatter(platform):
     x = image(np.random.default_rng(0), 1, 5, 5, 3)
     gradient = jax.grad(lambda x: jnp.sum(resize_align_corners(x, 11) ** 2))

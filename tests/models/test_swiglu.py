@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-pytest.importorskip("jax.experimental.pallas.mosaic_gpu", reason="this jax has no Mosaic GPU")
-
 from rf_jax.errors import InputError
-from rf_jax.models import VARIANTS, RenderFormer, swiglu_mosaic
+from rf_jax.models import VARIANTS, RenderFormer
 from rf_jax.models.layers import FeedForward
-from rf_jax.models.swiglu import fused_swiglu
+from rf_jax.models.swiglu import _hopper_kernels, fused_swiglu
 from rf_jax.rendering.preprocess import prepare_scene
 from rf_jax.scene.random_scene import random_scene
 from rf_jax.weights.random_weights import random_variables
@@ -36,11 +34,19 @@ def relative_error(found, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("dtype", "shape"),
-    [(jnp.bfloat16, (128, 320, 384)), (jnp.float16, (200, 128, 256))],
-    ids=["rings filled twice, three tiles", "two blocks with common rows, two tiles"],
+    ("dtype", "shape", "detect_races"),
+    [
+        (jnp.bfloat16, (128, 320, 384), True),
+        (jnp.float16, (256, 128, 256), True),
+        # Both blocks compute the rows that they have in common, and write the same.
+        (jnp.float16, (200, 128, 128), False),
+    ],
+    ids=["rings filled twice, three tiles", "two blocks, two tiles", "blocks with common rows"],
 )
-def test_kernels(interpret_kernels, dtype, shape):
+def test_kernels(interpret_kernels, dtype, shape, detect_races):
+    from rf_jax.models import swiglu_mosaic
+
+    run = functools.partial(interpret_kernels, detect_races=detect_races)
     x, w1, w3, w2, d_out = arrays(dtype, *shape)
     wide = [np.asarray(a, np.float64) for a in (x, w1, w3, w2, d_out)]
     first, gate = wide[0] @ wide[1], wide[0] @ wide[2]
@@ -50,13 +56,13 @@ def test_kernels(interpret_kernels, dtype, shape):
     d_gate = d_hidden * first * sigmoid
     limit = 2e-3 if dtype == jnp.float16 else 1e-2
 
-    (alone,) = interpret_kernels(swiglu_mosaic.forward, x, w1, w3, False)
-    found = interpret_kernels(swiglu_mosaic.forward, x, w1, w3, True)
+    (alone,) = run(swiglu_mosaic.forward, x, w1, w3, False)
+    found = run(swiglu_mosaic.forward, x, w1, w3, True)
     np.testing.assert_array_equal(alone, found[0])
     for a, b in zip(found, (first * sigmoid * gate, first, gate), strict=True):
         assert a.dtype == dtype and relative_error(a, b) < limit
     products = [jnp.asarray(a, dtype) for a in (first, gate)]
-    d_both = interpret_kernels(swiglu_mosaic.backward, d_out, w2, *products)
+    d_both = run(swiglu_mosaic.backward, d_out, w2, *products)
     assert d_both.dtype == dtype
     assert relative_error(d_both, np.concatenate([d_first, d_gate], -1)) < limit
 
@@ -123,6 +129,7 @@ def lowered_for_cuda(f, *shapes):
     return jax.jit(f).trace(*inputs).lower(lowering_platforms=("cuda",)).as_text()
 
 
+@pytest.mark.skipif(_hopper_kernels() is None, reason="this jax has no Mosaic GPU")
 def test_the_kernel_is_there_for_cuda_and_only_for_its_sizes():
     kernels = (768, 3072), (768, 3072), (3072, 768)
 
