@@ -57,13 +57,28 @@ def call(kernel, tiles, scale, rows_of, out_type, scratch):
       scratch: shared memory and barriers by name.
     """
     batch, length, num_heads, _ = rows_of.shape
+    # The last axis runs fastest, so blocks that run together stream the same head through L2.
+    grid = dict(batch=batch, head=num_heads, block=length // (CONSUMERS * tiles.rows))
+    return launcher(kernel, grid, out_type, scratch, tiles=tiles, scale=scale)
+
+
+def launcher(kernel, grid, out_type, scratch, **options):
+    """A launcher of a kernel on a grid, with the warpgroups of this module.
+
+    Args:
+      kernel: takes references to operands and results, and by name those of `scratch` and the
+        options.
+      grid: number of blocks along each axis by its name; the last axis runs fastest.
+      out_type: shapes and types of the results.
+      scratch: shared memory and barriers by name.
+      options: static keyword arguments.
+    """
     return plgpu.kernel(
-        functools.partial(kernel, tiles=tiles, scale=scale),
+        functools.partial(kernel, **options),
         out_type=out_type,
         scratch_types=scratch,
-        # The last axis runs fastest, so blocks that run together stream the same head through L2.
-        grid=(batch, num_heads, length // (CONSUMERS * tiles.rows)),
-        grid_names=("batch", "head", "block"),
+        grid=tuple(grid.values()),
+        grid_names=tuple(grid),
         num_threads=CONSUMERS + 1,
         thread_name="warpgroup",
         kernel_name=kernel.__name__,

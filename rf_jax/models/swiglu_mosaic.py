@@ -6,8 +6,6 @@ gradient becomes those of both products. The kernels are in Pallas' Mosaic GPU, 
 of `rf_jax.attention.mosaic`. Sums are float32.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -101,20 +99,9 @@ def _call(kernel, shape, results, scratch):
     """
     columns = shape[1] // COLUMNS
     tiles = next(n for n in (4, 3, 2, 1) if columns % n == 0)
-    return plgpu.kernel(
-        functools.partial(kernel, num_tiles=tiles),
-        out_type=results,
-        scratch_types=scratch,
-        # The last axis runs fastest: the weights stay in L2, and rows are read from memory once.
-        grid=(pl.cdiv(shape[0], ROWS), columns // tiles),
-        grid_names=("row", "column"),
-        num_threads=mosaic.CONSUMERS + 1,
-        thread_name="warpgroup",
-        kernel_name=kernel.__name__,
-        compiler_params=plgpu.CompilerParams(
-            approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Warpgroup
-        ),
-    )
+    # The last axis runs fastest: the weights stay in L2, and rows are read from memory once.
+    grid = dict(row=pl.cdiv(shape[0], ROWS), column=columns // tiles)
+    return mosaic.launcher(kernel, grid, results, scratch, num_tiles=tiles)
 
 
 def swiglu_forward(x, w1, w3, *results, rings, full, free, out, num_tiles):
