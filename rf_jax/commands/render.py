@@ -99,8 +99,7 @@ def add_network_options(add: Callable) -> None:
         "--feed_forward",
         choices=("auto", "fused"),
         help="fused: one kernel for SwiGLU's gate and the products that meet in it, on Hopper GPUs "
-        "with fp16 or bf16 "
-        "(default: what the checkpoint names; for the published ones auto)",
+        "with fp16 or bf16 (default: what the checkpoint names; for the published ones auto)",
     )
     add(
         "--devices",

@@ -111,14 +111,11 @@ def swiglu_forward(x, w1, w3, *results, rings, full, free, out, num_tiles):
 
     @pl.when(warpgroup == mosaic.CONSUMERS)
     def _():
-        def start(step, slot):
-            columns = _columns(column, num_tiles, lax.div(step, steps))
-            depth = pl.ds(lax.rem(step, steps) * TILES.streamed, TILES.streamed)
-            parts = x.at[_rows(x, row), depth], w1.at[depth, columns], w3.at[depth, columns]
-            for part, ring in zip(parts, rings, strict=True):
-                plgpu.copy_gmem_to_smem(part, ring.at[slot], full.at[slot])
+        def parts(index, depth):
+            columns = _columns(column, num_tiles, index)
+            return x.at[_rows(x, row), depth], w1.at[depth, columns], w3.at[depth, columns]
 
-        mosaic.produce(num_tiles * steps, TILES, (free, start))
+        _produce(parts, num_tiles, steps, rings, full, free)
 
     @pl.when(warpgroup < mosaic.CONSUMERS)
     def _():
@@ -163,14 +160,11 @@ def swiglu_backward(
 
     @pl.when(warpgroup == mosaic.CONSUMERS)
     def _():
-        def start(step, slot):
-            columns = _columns(column, num_tiles, lax.div(step, steps))
-            depth = pl.ds(lax.rem(step, steps) * TILES.streamed, TILES.streamed)
-            parts = d_out.at[_rows(d_out, row), depth], w2.at[columns, depth]
-            for part, ring in zip(parts, rings, strict=True):
-                plgpu.copy_gmem_to_smem(part, ring.at[slot], full.at[slot])
+        def parts(index, depth):
+            columns = _columns(column, num_tiles, index)
+            return d_out.at[_rows(d_out, row), depth], w2.at[columns, depth]
 
-        mosaic.produce(num_tiles * steps, TILES, (free, start))
+        _produce(parts, num_tiles, steps, rings, full, free)
 
     @pl.when(warpgroup < mosaic.CONSUMERS)
     def _():
@@ -214,6 +208,25 @@ def _rows(x, row):
 def _columns(column, num_tiles, index):
     """The columns of a block's tile."""
     return pl.ds((column * num_tiles + index) * COLUMNS, COLUMNS)
+
+
+def _produce(parts, num_tiles, steps, rings, full, free):
+    """Runs the producer of a block's tiles.
+
+    Args:
+      parts: (index of a tile, slice of its sums' terms) -> what is copied into each ring.
+      num_tiles: of the block.
+      steps: stages of each tile.
+      rings: shared memory for the operands.
+      full, free: the barriers of the rings.
+    """
+
+    def start(step, slot):
+        depth = pl.ds(lax.rem(step, steps) * TILES.streamed, TILES.streamed)
+        for part, ring in zip(parts(lax.div(step, steps), depth), rings, strict=True):
+            plgpu.copy_gmem_to_smem(part, ring.at[slot], full.at[slot])
+
+    mosaic.produce(num_tiles * steps, TILES, (free, start))
 
 
 def _products(issue, sums, first, steps, full, free):

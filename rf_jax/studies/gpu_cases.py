@@ -72,60 +72,25 @@ def attention_cases(variant: str, names: list[str], sizes: list[int]) -> Iterato
         for precision in ("bf16", "fp16"):
             array = jax.ShapeDtypeStruct(shape, PRECISIONS[precision])
             for name in names:
+                labels = "attention", variant, name, precision, size
                 forward = get_attention(name).bind()
-
-                def loss(*arrays, forward=forward):
-                    return forward(*arrays, None).astype(jnp.float32).sum()
-
-                gradient = jax.grad(loss, (0, 1, 2))
-                programs = {
-                    "forward": (forward, 1),
-                    "forward and backward": (gradient, GRADIENT_FLOPS),
-                }
-                for label, (program, factor) in programs.items():
-                    yield _case(
-                        "attention",
-                        variant,
-                        f"{name} {label}",
-                        precision,
-                        size,
-                        factor * flops,
-                        program,
-                        (array,) * 3,
-                    )
+                yield from _with_gradient(labels, flops, GRADIENT_FLOPS, forward, (array,) * 3)
 
 
 def feed_forward_cases(variant: str, sizes: list[int]) -> Iterator[Case]:
     """SwiGLU of so many tokens by XLA's products and by one kernel, and with its gradient."""
     stage = VARIANTS[variant].view_independent
-    width, hidden = stage.width, stage.hidden_dim
     for size in sizes:
+        flops = 6.0 * size * stage.width * stage.hidden_dim
         for precision in ("bf16", "fp16"):
             dtype = PRECISIONS[precision]
-            x = jax.ShapeDtypeStruct((1, size, width), dtype)
+            x = jax.ShapeDtypeStruct((1, size, stage.width), dtype)
             for name, swiglu in (("auto", None), ("fused", fused_swiglu)):
                 layer = FeedForward(dataclasses.replace(stage, swiglu=swiglu), dtype)
                 variables = jax.eval_shape(layer.init, jax.random.key(0), x)
                 variables = jax.eval_shape(lambda v, d=dtype: cast_variables(v, d), variables)
-
-                def loss(variables, x, layer=layer):
-                    return layer.apply(variables, x).astype(jnp.float32).sum()
-
-                programs = {
-                    "forward": (layer.apply, 1),
-                    "forward and backward": (jax.grad(loss, (0, 1)), 3),
-                }
-                for label, (program, factor) in programs.items():
-                    yield _case(
-                        "feed-forward",
-                        variant,
-                        f"{name} {label}",
-                        precision,
-                        size,
-                        factor * 6.0 * size * width * hidden,
-                        program,
-                        (variables, x),
-                    )
+                labels = "feed-forward", variant, name, precision, size
+                yield from _with_gradient(labels, flops, 3, layer.apply, (variables, x))
 
 
 def stage_cases(
@@ -197,6 +162,27 @@ def filled(tree: Any) -> Any:
         return jnp.resize(jnp.asarray(block, leaf.dtype), leaf.shape)
 
     return jax.tree.map(fill, tree)
+
+
+def _with_gradient(labels, flops, factor, forward, arguments) -> Iterator[Case]:
+    """A function, and the gradient of the sum of its result by all arguments.
+
+    Args:
+      labels: part, network, name, precision and size.
+      flops: operations of the function.
+      factor: those of the gradient, the function included, over these.
+      forward, arguments: the function, and the shapes that it takes.
+    """
+    part, network, name, precision, size = labels
+
+    def total(*arrays):
+        return forward(*arrays).astype(jnp.float32).sum()
+
+    gradient = jax.grad(total, tuple(range(len(arguments))))
+    programs = ("forward", flops, forward), ("forward and backward", factor * flops, gradient)
+    for label, needed, program in programs:
+        what = f"{name} {label}"
+        yield _case(part, network, what, precision, size, needed, program, arguments)
 
 
 def _case(part, network, what, precision, size, flops, program, arguments) -> Case:

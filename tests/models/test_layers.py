@@ -66,6 +66,12 @@ def test_resize_gradient_has_no_scatter(platform):
     assert "scatter" not in lowered and ("gather" in lowered) == (platform == "cuda")
 
 
+def test_an_image_of_the_right_size_is_left_as_it_is():
+    x = jax.ShapeDtypeStruct((1, 5, 5, 3), jnp.float32)
+    traced = jax.jit(lambda x: resize_align_corners(x, 5)).trace(x)
+    assert "gather" not in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
 @pytest.mark.parametrize("factor", [2, 4])
 def test_patch_upsample_places_each_kernel_tap(factor):
     rng = np.random.default_rng(1)
